@@ -1,0 +1,29 @@
+// The table of the kernels of one instruction set. Compiled once for each: IGB_ISA names it.
+#include "cpu/kernels.h"
+
+#include "core/config.h"
+
+#define IGB_TEXT_OF(name) #name
+#define IGB_TEXT(name) IGB_TEXT_OF(name)
+
+namespace igb::inline IGB_ISA {
+
+void normals_f32(const StreamId&, std::uint32_t row, std::uint64_t begin, std::uint64_t count, float* out);
+void normals_f64(const StreamId&, std::uint32_t row, std::uint64_t begin, std::uint64_t count, double* out);
+SingleMoments single_moments(const Activation&, double q);
+SplitMoments split_moments(const Activation&, double sigma_mu2, double sigma_y2);
+double pair_moment(const Activation&, int derivative, double q_aa, double q_bb, double c);
+
+extern const Kernels table;
+const Kernels table{
+    .isa = IGB_TEXT(IGB_ISA),
+    .normals_f32 = normals_f32,
+    .normals_f64 = normals_f64,
+    .activate_f32 = activate<float>,
+    .activate_f64 = activate<double>,
+    .single_moments = single_moments,
+    .split_moments = split_moments,
+    .pair_moment = pair_moment,
+};
+
+}  // namespace igb::inline IGB_ISA

@@ -1,0 +1,11 @@
+# Fails if an object of igbfast_${ISA} defines a mergeable symbol outside the namespace ${ISA}.
+foreach(object IN LISTS OBJECTS)
+    execute_process(COMMAND ${NM} --defined-only ${object} OUTPUT_VARIABLE symbols COMMAND_ERROR_IS_FATAL ANY)
+    string(REPLACE "\n" ";" symbols "${symbols}")
+    foreach(symbol IN LISTS symbols)
+        string(LENGTH "${ISA}" length)
+        if(symbol MATCHES " [WVu] " AND NOT symbol MATCHES "${length}${ISA}")
+            message(SEND_ERROR "${object}: ${symbol}")
+        endif()
+    endforeach()
+endforeach()

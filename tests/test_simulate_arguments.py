@@ -1,0 +1,443 @@
+"""simulate as a Python function: the dataset it returns, what it refuses before any work, memory, progress, Ctrl-C."""
+
+import io
+import os
+import re
+import signal
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import igbfast as igb
+from igbfast import _core, _memory, _progress
+
+ESTIMATES = ("sigma_mu2", "sigma_y2", "gamma", "q", "c", "chi")
+SMALL = {"width": 64, "depth": 3, "inputs": 10}
+
+
+# --- what comes back
+
+
+def test_variables_dimensions_and_coordinates(tanh_edge):
+    ds = igb.simulate(tanh_edge, **SMALL, networks=2)
+    assert set(ds.data_vars) == {name + suffix for name in ESTIMATES for suffix in ("", "_se")}
+    for variable in ds.data_vars.values():
+        assert variable.dims == ("network", "layer")
+        assert variable.dtype == np.float64
+        assert variable.attrs["long_name"]
+        assert variable.attrs["units"] == "1"
+    assert ds["layer"].values.tolist() == [1, 2, 3]
+    assert ds["network"].values.tolist() == [0, 1]
+    assert bool(np.isfinite(ds.to_array()).all())
+
+
+def test_per_node(tanh_edge):
+    ds = igb.simulate(tanh_edge, **SMALL, networks=2, per_node=True)
+    assert ds["mu"].dims == ds["var"].dims == ("network", "layer", "node")
+    assert ds["mu"].shape == (2, 3, 64)
+    np.testing.assert_allclose(ds["var"].mean("node"), ds["sigma_y2"], rtol=1e-6)
+    centres = ds["mu"].var("node", ddof=1) - ds["sigma_y2"] / 10
+    np.testing.assert_allclose(centres, ds["sigma_mu2"], rtol=1e-4, atol=1e-6)
+
+
+def test_attributes_say_what_was_run(tanh_edge):
+    ds = igb.simulate(tanh_edge, **SMALL, networks=2, seed=2**64 - 1, method="direct", dtype=np.float64)
+    expected = {
+        "activation": "tanh",
+        "sigma_w2": 1.76,
+        "sigma_b2": 0.05,
+        "width": 64,
+        "depth": 3,
+        "inputs": 10,
+        "features": 64,
+        "networks": 2,
+        "seed": 2**64 - 1,
+        "method": "direct",
+        "dtype": "float64",
+        "igbfast_version": igb.__version__,
+    }
+    assert {key: ds.attrs[key] for key in expected} == expected
+    assert "unbiased" in ds["sigma_mu2"].attrs["description"]
+    assert "over the nodes of that network alone" in ds.attrs["standard_error"]
+    assert "over inputs and pairs of inputs" in ds.attrs["estimator"]
+
+
+@pytest.mark.parametrize("seed", [0, 2**63, 2**64 - 1])
+def test_saves_and_loads_back_whole(tanh_edge, tmp_path, seed):
+    ds = igb.simulate(tanh_edge, **SMALL, networks=2, seed=seed, per_node=True)
+    ds.to_netcdf(tmp_path / "ds.nc", engine="h5netcdf")
+    loaded = xr.load_dataset(tmp_path / "ds.nc", engine="h5netcdf")
+    xr.testing.assert_identical(ds, loaded)
+
+
+def test_given_inputs_are_used_as_they_are(tanh_edge):
+    x = np.random.default_rng(0).standard_normal((10, 30))
+    ds = igb.simulate(igb.Ensemble("linear", 1.0), width=20_000, depth=1, inputs=3.0 * x, dtype="float64")
+    assert (ds.attrs["inputs"], ds.attrs["features"], ds.attrs["input_data"]) == (10, 30, "given")
+    # q^(1) = |x|^2 / features on average over the inputs, within 5 standard errors
+    assert abs(float(ds["q"][0, 0]) - 9.0 * np.mean(x**2)) < 5 * float(ds["q_se"][0, 0])
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f2", "i4", "u1", ">f8"])
+def test_inputs_of_every_real_type(tanh_edge, dtype):
+    x = np.random.default_rng(0).integers(0, 5, (6, 8))
+    expected = igb.simulate(tanh_edge, width=64, depth=2, inputs=x.astype("f8"), method="direct", dtype="float64")
+    got = igb.simulate(tanh_edge, width=64, depth=2, inputs=x.astype(dtype), method="direct", dtype="float64")
+    xr.testing.assert_identical(got, expected)
+
+
+def test_inputs_in_any_memory_order(tanh_edge):
+    x = np.random.default_rng(0).standard_normal((6, 8))
+    expected = igb.simulate(tanh_edge, width=64, depth=2, inputs=x)
+    for same in (np.asfortranarray(x), x.tolist(), np.repeat(x, 2, axis=0)[::2], xr.DataArray(x)):
+        xr.testing.assert_identical(igb.simulate(tanh_edge, width=64, depth=2, inputs=same), expected)
+
+
+def test_networks_are_independent_of_how_many_there_are(tanh_edge):
+    three = igb.simulate(tanh_edge, **SMALL, networks=3, seed=5)
+    one = igb.simulate(tanh_edge, **SMALL, networks=1, seed=5)
+    np.testing.assert_array_equal(three["gamma"][0], one["gamma"][0])
+    assert len(np.unique(three["gamma"].isel(layer=0))) == 3
+
+
+# --- the mean over networks
+
+
+def test_network_mean_is_mean_and_standard_error():
+    ds = igb.simulate(igb.Ensemble("tanh", 1.0, 1.0), **SMALL, networks=8)
+    mean = igb.network_mean(ds)
+    for name in ESTIMATES:
+        np.testing.assert_allclose(mean[name], ds[name].mean("network"))
+        np.testing.assert_allclose(mean[f"{name}_se"], ds[name].std("network", ddof=1) / np.sqrt(8))
+    np.testing.assert_allclose(mean["log_gamma"], np.log(ds["gamma"]).mean("network"))
+    assert mean["gamma"].dims == ("layer",)
+    assert "independent networks" in mean.attrs["standard_error"]
+
+
+def test_network_mean_of_one_network_has_no_error(tanh_edge):
+    mean = igb.network_mean(igb.simulate(tanh_edge, **SMALL))
+    assert bool(np.isfinite(mean["gamma"]).all())
+    assert bool(np.isnan(mean["gamma_se"]).all())
+
+
+def test_network_mean_where_a_gamma_is_negative(relu_critical):
+    ds = igb.simulate(relu_critical, **SMALL, networks=16)
+    assert bool((ds["gamma"].isel(layer=0) < 0).any())  # theory has 0 there, and the estimator is unbiased
+    assert np.isnan(igb.network_mean(ds)["log_gamma"].values[0])
+
+
+def test_network_mean_refuses_other_things(tanh_edge):
+    with pytest.raises(TypeError, match="dataset must be an xarray.Dataset made by simulate, got 3"):
+        igb.network_mean(3)
+    with pytest.raises(ValueError, match=r"it has no sigma_mu2, .* over \(network, layer\)"):
+        igb.network_mean(igb.propagate(tanh_edge, 3))
+
+
+# --- bad arguments, all before any work
+
+
+@pytest.fixture
+def no_work(monkeypatch):
+    """The compiled engine must not be reached."""
+
+    def fail(**_):
+        raise AssertionError("work was begun")
+
+    monkeypatch.setattr(_core, "simulate", fail)
+
+
+X = np.ones((3, 4))
+
+
+def changed(row, column, value):
+    x = X.copy()
+    x[row, column] = value
+    return x
+
+
+@pytest.mark.usefixtures("no_work")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"width": 0}, "width must be an integer from 1 to 2147483648, got 0"),
+        ({"width": -3}, "width must be an integer from 1 to 2147483648, got -3"),
+        ({"width": 2**31 + 1}, "width must be an integer from 1 to 2147483648, got 2147483649"),
+        ({"depth": 0}, "depth must be an integer from 1 to 16777215, got 0"),
+        ({"depth": 2**24}, "depth must be an integer from 1 to 16777215, got 16777216"),
+        ({"networks": 0}, "networks must be an integer from 1 to 2147483648, got 0"),
+        ({"seed": -1}, "seed must be an integer from 0 to 18446744073709551615, got -1"),
+        ({"seed": 2**64}, "seed must be an integer from 0 to 18446744073709551615, got 18446744073709551616"),
+        ({"inputs": 1}, "inputs must be an integer from 2 to 2147483648, got 1"),
+        ({"inputs": np.ones(5)}, r"inputs must be .* shape \(n, features\) .*, got an array of shape \(5,\)"),
+        ({"inputs": np.ones((2, 3, 4))}, r"inputs must be .* got an array of shape \(2, 3, 4\)"),
+        ({"inputs": np.ones((1, 4))}, r"inputs must be .* n >= 2 .* got an array of shape \(1, 4\)"),
+        ({"inputs": np.ones((4, 0))}, r"inputs must be .* features >= 1, got an array of shape \(4, 0\)"),
+        ({"inputs": [[1.0, 2.0], [3.0]]}, "inputs must be a number or an array .*, got rows that differ"),
+        ({"inputs": changed(2, 1, np.nan)}, "inputs must be finite, got nan in row 2, column 1"),
+        ({"inputs": changed(0, 3, -np.inf)}, "inputs must be finite, got -inf in row 0, column 3"),
+        ({"inputs": changed(1, 0, 1e200)}, "inputs must have a finite mean square, but that of row 1 overflows"),
+        ({"method": "grm"}, "method must be one of 'auto', 'direct', 'gram', got 'grm'; did you mean 'gram'?"),
+        ({"dtype": "float16"}, "dtype must be one of 'float32', 'float64', got 'float16'"),
+        ({"dtype": np.int32}, "dtype must be one of 'float32', 'float64', got 'int32'"),
+    ],
+)
+def test_values_out_of_range(tanh_edge, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        igb.simulate(tanh_edge, **(SMALL | arguments))
+
+
+@pytest.mark.usefixtures("no_work")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"width": 64.0}, "width must be an integer from 1 to 2147483648, got 64.0"),
+        ({"width": True}, "width must be an integer .*, got True"),
+        ({"width": "64"}, "width must be an integer .*, got '64'"),
+        ({"depth": None}, "depth must be an integer .*, got None"),
+        ({"networks": np.array([2])}, r"networks must be an integer .*, got an array of shape \(1,\)"),
+        ({"seed": 1.5}, "seed must be an integer .*, got 1.5"),
+        ({"inputs": 10.0}, r"inputs must be a number of inputs .* or an array of shape \(n, features\), got 10.0"),
+        ({"inputs": "10"}, "inputs must be a number of inputs .*, got '10'"),
+        ({"inputs": None}, "inputs must be a number of inputs .*, got None"),
+        ({"inputs": 1j * X}, "inputs must be real numbers, got dtype complex128"),
+        ({"inputs": X > 0}, "inputs must be real numbers, got dtype bool"),
+        ({"inputs": X.astype(str)}, "inputs must be real numbers, got dtype <U"),
+        ({"inputs": X.astype(object)}, "inputs must be real numbers, got dtype object"),
+        ({"method": None}, "method must be one of .*, got None"),
+        ({"dtype": None}, "dtype must be one of .*, got None"),
+        ({"dtype": 7}, "dtype must be one of .*, got 7"),
+        ({"per_node": 1}, "per_node must be True or False, got 1"),
+    ],
+)
+def test_wrong_types(tanh_edge, arguments, message):
+    with pytest.raises(TypeError, match=message):
+        igb.simulate(tanh_edge, **(SMALL | arguments))
+
+
+def test_ensemble_of_the_wrong_type():
+    with pytest.raises(TypeError, match=r"ens must be an Ensemble such as igb.Ensemble\('tanh', .*\), got 'tanh'"):
+        igb.simulate("tanh", **SMALL)
+
+
+@pytest.mark.parametrize("number", [np.int8(64), np.uint64(64)])
+def test_numpy_integers_are_integers(tanh_edge, number):
+    assert igb.simulate(tanh_edge, width=number, depth=1, inputs=number).attrs["inputs"] == 64
+
+
+# --- memory
+
+
+@pytest.fixture
+def one_gib(monkeypatch):
+    monkeypatch.setattr(_memory, "available_memory", lambda: 2**30)
+
+
+@pytest.mark.usefixtures("no_work", "one_gib")
+def test_more_inputs_than_the_gram_matrix_can_hold(tanh_edge):
+    with pytest.raises(ValueError, match="inputs=200000") as error:
+        igb.simulate(tanh_edge, width=100, depth=2, inputs=200_000, method="gram")
+    message = str(error.value)
+    estimate = float(re.search(r"needs about ([\d,]+) GiB of memory", message)[1].replace(",", ""))
+    assert estimate > 200_000**2 * 8 / 2**30  # one matrix in double precision at the least
+    assert "1 GiB are available" in message
+    assert message.endswith("use method='direct' or fewer inputs")
+
+
+@pytest.mark.usefixtures("no_work", "one_gib")
+def test_more_nodes_than_can_be_kept(tanh_edge):
+    with pytest.raises(ValueError, match="per_node=True with networks=100, depth=100 and width=10000") as error:
+        igb.simulate(tanh_edge, width=10_000, depth=100, inputs=10, networks=100, per_node=True)
+    assert "needs about 1.49 GiB" in str(error.value)  # 2 * 8 bytes * 10^8
+    assert str(error.value).endswith("use per_node=False, or fewer networks or layers")
+
+
+@pytest.mark.usefixtures("one_gib")
+def test_auto_avoids_what_does_not_fit(tanh_edge, monkeypatch):
+    need = {"gram": 2**31, "direct": 2**20}
+    monkeypatch.setattr(_core, "simulate_memory", lambda *, method, **_: need[method])
+    assert igb.simulate(tanh_edge, **SMALL).attrs["method"] == "direct"
+
+
+@pytest.mark.parametrize(
+    ("width", "inputs", "chosen"), [(1000, 10, "gram"), (1000, 900, "direct"), (30, 40, "direct"), (40, 40, "direct")]
+)
+def test_auto_takes_the_cheaper_engine(tanh_edge, width, inputs, chosen):
+    assert igb.simulate(tanh_edge, width=width, depth=1, inputs=inputs).attrs["method"] == chosen
+
+
+def write(root, files):
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+
+
+MIB = 2**20
+MACHINE = {"proc/meminfo": "MemTotal: 16384 kB\nMemAvailable:    8192 kB\n", "proc/self/statm": "100 50 0 0"}
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, 8 * MIB),
+        (  # version 2: limit less use, plus what the page cache gives back
+            {
+                "proc/self/cgroup": "0::/job/step\n",
+                "sys/fs/cgroup/job/memory.max": f"{6 * MIB}\n",
+                "sys/fs/cgroup/job/memory.current": f"{4 * MIB}\n",
+                "sys/fs/cgroup/job/memory.stat": f"anon 1\ninactive_file {MIB}\n",
+                "sys/fs/cgroup/job/step/memory.max": "max\n",
+                "sys/fs/cgroup/job/step/memory.current": "1\n",
+            },
+            3 * MIB,
+        ),
+        (  # version 1
+            {
+                "proc/self/cgroup": "5:cpu:/x\n4:memory:/job\n",
+                "sys/fs/cgroup/memory/job/memory.limit_in_bytes": f"{3 * MIB}",
+                "sys/fs/cgroup/memory/job/memory.usage_in_bytes": f"{MIB}",
+            },
+            2 * MIB,
+        ),
+        (  # a container that sees itself as the root
+            {
+                "proc/self/cgroup": "0::/\n",
+                "sys/fs/cgroup/memory.max": f"{5 * MIB}",
+                "sys/fs/cgroup/memory.current": f"{6 * MIB}",
+            },
+            0,
+        ),
+    ],
+)
+def test_available_memory(tmp_path, files, expected):
+    write(tmp_path, MACHINE | files)
+    assert _memory.available_memory(tmp_path) == expected
+
+
+def test_available_memory_unknown(tmp_path, tanh_edge, monkeypatch):
+    assert _memory.available_memory(tmp_path) is None
+    monkeypatch.setattr(_memory, "available_memory", lambda: None)
+    assert igb.simulate(tanh_edge, **SMALL).sizes["layer"] == 3
+
+
+# --- lost digits
+
+
+def test_overflow_is_nan_and_warned_of_once():
+    ens = igb.Ensemble("linear", sigma_w2=1e300)
+    with pytest.warns(RuntimeWarning, match=r"overflowed or lost all digits in layers 2 to 5 of 5") as caught:
+        ds = igb.simulate(ens, width=50, depth=5, inputs=5, dtype="float64", method="direct")
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+    assert "float64 reaches no further" in str(caught[0].message)
+    assert bool(np.isnan(ds["q"][0, 1:]).all())
+    assert bool(np.isfinite(ds["q"][0, 0]))
+
+
+def test_float32_is_told_of_float64():
+    ens = igb.Ensemble("tanh", sigma_w2=0.05, sigma_b2=0.05)  # deeply ordered
+    with pytest.warns(RuntimeWarning, match="dtype='float64' has a longer reach"):
+        igb.simulate(ens, width=50, depth=100, inputs=5, dtype="float32")
+
+
+# --- progress and Ctrl-C
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def shown(monkeypatch, stream, progress, steps=(0.1, 0.5)):
+    """What is written by a call that lasts for these steps, in seconds after its start."""
+    clock = iter([100.0, *(100.0 + step for step in steps)])
+    monkeypatch.setattr(_progress.time, "monotonic", lambda: next(clock, 200.0))
+    monkeypatch.setattr(sys, "stderr", stream)
+    with _progress.progress_bar("simulate", progress) as step:
+        for _ in steps:
+            step(0.5)
+    return stream.getvalue()
+
+
+def test_no_progress_bar_unless_a_terminal_looks(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    assert shown(monkeypatch, io.StringIO(), None, (1.0, 2.0)) == ""
+    assert shown(monkeypatch, Terminal(), False, (1.0, 2.0)) == ""
+    assert shown(monkeypatch, Terminal(), None, (0.1, 0.4)) == ""
+    assert "50%" in shown(monkeypatch, Terminal(), None, (0.1, 0.6))
+    assert "50%" in shown(monkeypatch, io.StringIO(), True, (0.1, 0.2))
+
+
+def test_the_terminal_is_left_clean(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+
+    def interrupted():
+        with _progress.progress_bar("simulate", True) as step:
+            step(0.3)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    text = stream.getvalue()
+    assert text.count("\x1b[?25l") == text.count("\x1b[?25h") == 1  # the cursor is hidden and shown again
+    assert text.endswith("\x1b[2K")  # the line is erased
+
+
+def test_progress_is_a_fraction_that_grows(tanh_edge, monkeypatch):
+    fractions = []
+    real = _core.simulate
+
+    def watched(*, callback, **arguments):
+        return real(callback=lambda fraction: (fractions.append(fraction), callback(fraction)), **arguments)
+
+    monkeypatch.setattr(_core, "simulate", watched)
+    igb.simulate(tanh_edge, width=2000, depth=30, inputs=20, networks=1, method="direct")
+    assert fractions == sorted(fractions)
+    assert all(0.0 <= fraction <= 1.0 for fraction in fractions)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends a POSIX signal")
+@pytest.mark.parametrize("method", ["gram", "direct"])
+def test_ctrl_c_stops_a_run_that_would_last_for_hours(tanh_edge, method):
+    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        igb.simulate(tanh_edge, width=100_000, depth=10_000, inputs=100, method=method)
+    timer.join()
+
+
+def test_other_threads_run_meanwhile(tanh_edge):
+    done, ticks = threading.Event(), 0
+
+    def work():
+        igb.simulate(tanh_edge, width=3000, depth=20, inputs=100, method="direct")
+        done.set()
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    while not done.is_set() and ticks < 3:
+        ticks += 1
+        time.sleep(0.001)
+    assert ticks == 3  # with the interpreter's lock held, the first tick would have waited for the end
+    worker.join()
+
+
+def test_concurrent_calls_do_not_disturb_each_other(tanh_edge):
+    expected = [igb.simulate(tanh_edge, **SMALL, seed=seed) for seed in range(4)]
+    got = [None] * 4
+
+    def work(seed):
+        got[seed] = igb.simulate(tanh_edge, **SMALL, seed=seed)
+
+    workers = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    for one, other in zip(got, expected, strict=True):
+        xr.testing.assert_identical(one, other)
