@@ -85,9 +85,8 @@ py::array difference_as(const Activation& activation, const py::array& m, const 
     const T *const start = from.data(), *const step = by.data();
     T* const to = result.mutable_data();
     visit<T>(activation, [&](const auto& phi) {
-        fill(from.size(), [&](py::ssize_t i) {
-            to[i] = phi.change(start[i], phi.anchor(start[i]), step[i]).difference;
-        });
+        fill(from.size(),
+             [&](py::ssize_t i) { to[i] = phi.change(start[i], phi.anchor(start[i]), step[i]).difference; });
     });
     return result;
 }

@@ -12,19 +12,16 @@
 #include "core/config.h"
 #include "core/elementary.h"
 #include "core/philox.h"
-#include "cpu/kernels.h"
+#include "core/stream.h"
 
 namespace igb::inline IGB_ISA {
 
-// What a random array is for, so that no two arrays of one layer share numbers.
-enum class Stream : std::uint32_t { weights = 0, biases = 1, gram = 2, inputs = 3 };
-
 template <class T>
 struct NormalLayout {
-    static constexpr std::uint64_t lanes = 16;                                        // j
-    static constexpr std::uint64_t normals = std::is_same_v<T, float> ? 4 : 2;        // k, per counter
-    static constexpr std::uint64_t block = lanes * normals;                           // columns of one b
-    static constexpr std::uint64_t columns = (std::uint64_t{1} << 32) * normals;      // of one row
+    static constexpr std::uint64_t lanes = 16;                                    // j
+    static constexpr std::uint64_t normals = std::is_same_v<T, float> ? 4 : 2;    // k, per counter
+    static constexpr std::uint64_t block = lanes * normals;                       // columns of one b
+    static constexpr std::uint64_t columns = (std::uint64_t{1} << 32) * normals;  // of one row
 };
 
 template <class T>
@@ -60,9 +57,7 @@ IGB_HD PhiloxWords normal_words(const StreamId& id, std::uint32_t row, std::uint
     return philox4x32(normal_counter(id, row, c0), normal_key(id));
 }
 
-IGB_HD std::uint64_t joined(std::uint32_t high, std::uint32_t low) {
-    return (std::uint64_t{high} << 32) | low;
-}
+IGB_HD std::uint64_t joined(std::uint32_t high, std::uint32_t low) { return (std::uint64_t{high} << 32) | low; }
 
 // One number by itself: the definition, for tests and for whoever needs few.
 template <class T>

@@ -20,9 +20,9 @@ struct PhiloxState {
 
 using PhiloxWords = PhiloxState<std::uint32_t>;
 
-// The rounds, for one counter (Word = uint32_t) or for a vector of 64-bit lanes, of which the lower halves count and the
-// upper ones may hold anything: that saves every shuffle. product(m, x) is the 64-bit product of m and (the lower half
-// of) x.
+// The rounds, for one counter (Word = uint32_t) or for a vector of 64-bit lanes, of which the lower halves count and
+// the upper ones may hold anything: that saves every shuffle. product(m, x) is the 64-bit product of m and (the lower
+// half of) x.
 template <class Word, class Product>
 IGB_HD PhiloxState<Word> philox_rounds(PhiloxState<Word> c, PhiloxKey key, Product product) {
     constexpr std::uint32_t m0 = 0xD2511F53u, m1 = 0xCD9E8D57u;  // multipliers

@@ -52,7 +52,8 @@ struct PiecewiseLinear {
         const double t = angle(1.0 - std::fabs(c));  // from the nearer of c = 1 and c = -1
         if (derivative == 2) return 0.0;
         if (derivative == 1) return a + kink() * (c < 0.0 ? t : pi - t);
-        return std::sqrt(q_aa) * std::sqrt(q_bb) * ((c < 0.0 ? a : line()) * c + kink() * sine_excess(t));
+        const double q = q_aa == q_bb ? q_aa : std::sqrt(q_aa) * std::sqrt(q_bb);
+        return q * ((c < 0.0 ? a : line()) * c + kink() * sine_excess(t));
     }
 };
 
@@ -71,10 +72,9 @@ struct ErfMoments {
         const double q = sigma_mu2 + sigma_y2, all = 0.5 + q;
         if (q == 0.0) return {0.0, 0.0};
         const double sine = sigma_mu2 / all;
-        const double cosine = std::sqrt((0.5 + sigma_y2) / all) * std::sqrt((0.5 + q + sigma_mu2) / all);
+        const double cosine = std::sqrt((0.5 + sigma_y2) / all) * std::sqrt(1.0 + sine);
         const double sine_q = q / all, cosine_q = std::sqrt(0.25 + q) / all;
-        const double sine_between =
-            (sigma_y2 / all) * (((q + sigma_mu2) / all) / (sine_q * cosine + sine * cosine_q));
+        const double sine_between = (sigma_y2 / all) * ((sine_q + sine) / (sine_q * cosine + sine * cosine_q));
         return {two_over_pi * std::atan2(sine, cosine),
                 two_over_pi * std::atan2(sine_between, cosine_q * cosine + sine_q * sine)};
     }

@@ -12,16 +12,11 @@ namespace {
 template <class F>
 auto with_moments(const Activation& activation, F&& f) {
     switch (activation.kind) {
-        case ActivationKind::linear:
-            return f(PiecewiseLinear{1.0});
-        case ActivationKind::relu:
-            return f(PiecewiseLinear{0.0});
-        case ActivationKind::leaky_relu:
-            return f(PiecewiseLinear{activation.parameter});
-        case ActivationKind::tanh:
-            return f(TanhMoments{});
-        case ActivationKind::erf:
-            return f(ErfMoments{});
+        case ActivationKind::linear: return f(PiecewiseLinear{1.0});
+        case ActivationKind::relu: return f(PiecewiseLinear{0.0});
+        case ActivationKind::leaky_relu: return f(PiecewiseLinear{activation.parameter});
+        case ActivationKind::tanh: return f(TanhMoments{});
+        case ActivationKind::erf: return f(ErfMoments{});
     }
     __builtin_unreachable();  // Activation is checked where it is made
 }

@@ -7,7 +7,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "core/normal.h"
+#include "core/stream.h"
 #include "cpu/blas.h"
 #include "cpu/forward.h"
 #include "cpu/in_order.h"

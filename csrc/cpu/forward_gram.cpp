@@ -9,7 +9,7 @@
 // symmetric products 1.7 ns each, activation with statistics about 1 ns.
 #include <limits>
 
-#include "core/normal.h"
+#include "core/stream.h"
 #include "cpu/blas.h"
 #include "cpu/covariance_factor.h"
 #include "cpu/forward.h"

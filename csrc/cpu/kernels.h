@@ -6,17 +6,10 @@
 #include <cstdint>
 
 #include "core/activation_kind.h"
+#include "core/stream.h"
 #include "cpu/activate.h"
 
 namespace igb {
-
-// What the random numbers of one array depend on, besides row and column (see core/normal.h).
-struct StreamId {
-    std::uint64_t seed;
-    std::uint32_t network;
-    std::uint32_t layer;   // below 2^24
-    std::uint32_t stream;  // one of Stream, below 2^8
-};
 
 // E over one Gaussian z of variance q: the moments that the mean-field recursions need.
 struct SingleMoments {

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <limits>
 
-#include "core/normal.h"
+#include "core/stream.h"
 #include "cpu/blas.h"
 #include "cpu/kernels.h"
 

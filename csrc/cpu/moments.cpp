@@ -27,9 +27,8 @@ void for_each_point(std::int64_t count, Monitor& monitor, Point&& point) {
 void pair_moments(const Activation& activation, int derivative, std::int64_t count, const double* q_aa,
                   const double* q_bb, const double* c, double* out, Monitor& monitor) {
     const Kernels& use = kernels();
-    for_each_point(count, monitor, [&](std::int64_t i) {
-        out[i] = use.pair_moment(activation, derivative, q_aa[i], q_bb[i], c[i]);
-    });
+    for_each_point(count, monitor,
+                   [&](std::int64_t i) { out[i] = use.pair_moment(activation, derivative, q_aa[i], q_bb[i], c[i]); });
 }
 
 void single_moments(const Activation& activation, std::int64_t count, const double* q, SingleMoments* out,
@@ -41,9 +40,8 @@ void single_moments(const Activation& activation, std::int64_t count, const doub
 void split_moments(const Activation& activation, std::int64_t count, const double* sigma_mu2, const double* sigma_y2,
                    SplitMoments* out, Monitor& monitor) {
     const Kernels& use = kernels();
-    for_each_point(count, monitor, [&](std::int64_t i) {
-        out[i] = use.split_moments(activation, sigma_mu2[i], sigma_y2[i]);
-    });
+    for_each_point(count, monitor,
+                   [&](std::int64_t i) { out[i] = use.split_moments(activation, sigma_mu2[i], sigma_y2[i]); });
 }
 
 }  // namespace igb

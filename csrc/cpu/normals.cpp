@@ -1,5 +1,7 @@
-// Rows of standard normals (core/normal.h), sixteen counters at a time: a plain loop that the compiler turns into the
-// vectors of each instruction set. Measured on one AVX-512 core, half of the time is Philox, half Box and Muller.
+// Rows of standard normals (core/normal.h), sixteen counters at a time. Box and Muller's part is a plain loop that the
+// compiler turns into the vectors of each instruction set; Philox, two fifths of the time with AVX-512, is written on
+// vectors. Measured on one 2.6 GHz Zen 4 core: 1,100 M/s float and 490 M/s double with AVX-512, 780 and 330 with AVX2,
+// 350 and 140 with SSE2.
 #include "core/normal.h"
 #include "cpu/kernels.h"
 
@@ -16,8 +18,8 @@ namespace {
 
 constexpr int lanes = static_cast<int>(NormalLayout<float>::lanes);
 
-// The words of one block, each in the order of its columns: float takes x0 .. x3 as they are, double the pairs x0 x1 and
-// x2 x3 joined.
+// The words of one block, each in the order of its columns: float takes x0 .. x3 as they are, double the pairs x0 x1
+// and x2 x3 joined.
 struct Words32 {
     alignas(64) std::uint32_t x[4][lanes];
 };
@@ -29,8 +31,8 @@ struct Words64 {
 #if defined(__AVX512F__) || defined(__AVX2__) || defined(__SSE2__)
 
 // Compilers turn the 32 x 32 -> 64-bit products of a plain loop into full 64-bit products or into shuffles, for three
-// times the time of the one instruction that multiplies the lower halves of 64-bit lanes. So Philox alone runs on vectors
-// written out; the rest of its arithmetic is the same template.
+// times the time of the one instruction that multiplies the lower halves of 64-bit lanes. So Philox alone runs on
+// vectors written out; the rest of its arithmetic is the same template.
 #if defined(__AVX512F__)
 constexpr int vector_bytes = 64;
 #elif defined(__AVX2__)
@@ -45,7 +47,8 @@ typedef std::uint64_t Vector __attribute__((vector_size(vector_bytes)));
 struct LowerProduct {
     IGB_HD Vector operator()(std::uint32_t m, Vector x) const {
 #if defined(__AVX512F__)
-        return reinterpret_cast<Vector>(_mm512_maskz_mul_epu32(0xFF, _mm512_set1_epi64(m), reinterpret_cast<__m512i>(x)));
+        return reinterpret_cast<Vector>(
+            _mm512_maskz_mul_epu32(0xFF, _mm512_set1_epi64(m), reinterpret_cast<__m512i>(x)));
 #elif defined(__AVX2__)
         return reinterpret_cast<Vector>(_mm256_mul_epu32(_mm256_set1_epi64x(m), reinterpret_cast<__m256i>(x)));
 #else
@@ -66,9 +69,7 @@ IGB_HD PhiloxState<Vector> philox_vector(const StreamId& id, std::uint32_t row, 
                                  LowerProduct{});
 }
 
-IGB_HD void store(Vector v, void* to) {
-    __builtin_memcpy(to, &v, sizeof v);
-}
+IGB_HD void store(Vector v, void* to) { __builtin_memcpy(to, &v, sizeof v); }
 
 // Even counters in the lower halves, odd counters in the upper ones: the order of the columns.
 IGB_HD void draw(const StreamId& id, std::uint32_t row, std::uint32_t c0, Words32& words) {

@@ -179,7 +179,7 @@ struct WideNoise {
                                      0.00048816293219914947,
                                      0.00012206291630199947};
         const double far = mu / root;
-        const double x = far < 40.0 ? far : 40.0;  // n(40) is zero, and powers of x must not overflow
+        const double x = far < 40.0 ? far : 40.0;     // n(40) is zero, and powers of x must not overflow
         double lower = 0.0, even = 1.0, power = 1.0;  // He_(2j-1), He_2j, s^-j
         double sum0 = 0.0, sum1 = 0.0, sum2 = 0.0;
         for (int j = 0; j < terms; ++j) {

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -134,7 +134,7 @@ class Activation:
         """
         return self._evaluated("slope", x)
 
-    def _evaluated(self, what: str, x: ArrayLike) -> Any:
+    def _evaluated(self, what: Literal["value", "slope"], x: ArrayLike) -> Any:
         array = real_array("x", x)
         flat = _core.evaluate(
             activation=self.name, parameter=self.parameter, what=what, x=np.ascontiguousarray(array).ravel()

@@ -38,8 +38,8 @@ _VALIDATE_HELP = (
 )
 _SIMULATE_HELP = (
     "What do random networks of finite width do?\n\n"
-    "Measures every layer and prints sigma_mu2, sigma_y2, gamma and c of some of them; --output keeps them all, network "
-    "by network."
+    "Measures every layer and prints sigma_mu2, sigma_y2, gamma and c of some of them; --output keeps them all, "
+    "network by network."
 )
 
 
@@ -51,9 +51,11 @@ def _examples(*lines: str) -> str:
 class _Group(TyperGroup):
     """Reports wrong options as the commands report wrong values: in one red line, without a traceback."""
 
-    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+    def main(self, *args: Any, **extra: Any) -> Any:
+        standalone = extra.pop("standalone_mode", True)
+        extra["standalone_mode"] = False
         try:
-            code = super().main(*args, standalone_mode=False, **extra)
+            code = super().main(*args, **extra)
         except BrokenPipeError:  # the reader of a pipe has gone, as `| head` does
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             code = 0
@@ -65,7 +67,7 @@ class _Group(TyperGroup):
             if message:  # none: the help has been shown, because there were no arguments
                 _complain(f"{message}; see igbfast --help")
             code = BAD_USAGE
-        if not standalone_mode:
+        if not standalone:
             return code
         sys.exit(code)
 
@@ -93,7 +95,8 @@ Method = Annotated[
     str,
     typer.Option(
         metavar="auto|direct|gram",
-        help="direct draws every weight, gram the exact law of each layer given the one before; auto takes the cheaper.",
+        help="direct draws every weight, gram the exact law of each layer given the one before; "
+        "auto takes the cheaper.",
         rich_help_panel=_RUN,
     ),
 ]
@@ -109,9 +112,12 @@ Threads = Annotated[
     int | None, typer.Option(help="At most so many threads; the result does not depend on it.", rich_help_panel=_RUN)
 ]
 Output = Annotated[
-    Path | None, typer.Option(metavar="FILE.nc", readable=False, help="Save the numbers (netCDF).", rich_help_panel=_FILES)
+    Path | None,
+    typer.Option(metavar="FILE.nc", readable=False, help="Save the numbers (netCDF).", rich_help_panel=_FILES),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", metavar="", help="No table and no progress bar.", rich_help_panel=_FILES)]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", metavar="", help="No table and no progress bar.", rich_help_panel=_FILES)
+]
 
 
 def _show_version(wanted: bool) -> None:
@@ -123,7 +129,8 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", metavar="", callback=_show_version, is_eager=True, help="Say the version and stop.")
+        bool,
+        typer.Option("--version", metavar="", callback=_show_version, is_eager=True, help="Say the version and stop."),
     ] = False,
 ) -> None:
     pass
@@ -143,8 +150,8 @@ def validate_command(
     activation: Annotated[
         str | None,
         typer.Argument(
-            help="linear, relu, leaky_relu(SLOPE), tanh or erf. Without one: the two flagships, tanh at its edge of chaos "
-            "(sigma_w2 1.76, sigma_b2 0.05) and critical relu (sigma_w2 2)."
+            help="linear, relu, leaky_relu(SLOPE), tanh or erf. Without one: the two flagships, tanh at its edge of "
+            "chaos (sigma_w2 1.76, sigma_b2 0.05) and critical relu (sigma_w2 2)."
         ),
     ] = None,
     sigma_w2: Annotated[
@@ -166,10 +173,18 @@ def validate_command(
     output: Output = None,
     figure: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.png|pdf", readable=False, help="Save the figure, theory and simulation by layer.", rich_help_panel=_FILES),
+        typer.Option(
+            metavar="FILE.png|pdf",
+            readable=False,
+            help="Save the figure, theory and simulation by layer.",
+            rich_help_panel=_FILES,
+        ),
     ] = None,
     quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", metavar="", help="No table and no progress bar, only the verdict.", rich_help_panel=_FILES)
+        bool,
+        typer.Option(
+            "--quiet", "-q", metavar="", help="No table and no progress bar, only the verdict.", rich_help_panel=_FILES
+        ),
     ] = False,
 ) -> None:
     """Theory against simulation for one ensemble, or for the two flagships."""
@@ -226,7 +241,10 @@ def simulate_command(
     dtype: Dtype = "float32",
     threads: Threads = None,
     per_node: Annotated[
-        bool, typer.Option("--per-node", metavar="", help="Keep the centre and variance of every node.", rich_help_panel=_FILES)
+        bool,
+        typer.Option(
+            "--per-node", metavar="", help="Keep the centre and variance of every node.", rich_help_panel=_FILES
+        ),
     ] = False,
     output: Output = None,
     quiet: Quiet = False,
@@ -267,13 +285,11 @@ def combined(results: Sequence[Validation]) -> xr.Dataset:
     if len(results) == 1:
         return results[0].dataset
     datasets = [result.dataset for result in results]
-    together = xr.concat(datasets, "ensemble", combine_attrs="drop_conflicts")
+    together: xr.Dataset = xr.concat(datasets, "ensemble", combine_attrs="drop_conflicts")
     differing = ("activation", "sigma_w2", "sigma_b2", "verdict")
     together = together.assign_coords({key: ("ensemble", [d.attrs[key] for d in datasets]) for key in differing})
-    passed = all(result.passed for result in results)
-    return together.drop_attrs(deep=False).assign_attrs(
-        {key: value for key, value in together.attrs.items() if key not in differing} | {"all_passed": int(passed)}
-    )
+    together.attrs = {key: value for key, value in together.attrs.items() if key not in differing}
+    return together
 
 
 def main() -> None:
@@ -340,6 +356,7 @@ def _say_saved(files: Sequence[Path | None], quiet: bool) -> None:
 def _one_line_errors() -> Iterator[None]:
     """Errors that a user can cause, as one red line and an exit code; warnings as one yellow line."""
     with warnings.catch_warnings():
+        warnings.simplefilter("always", RuntimeWarning)
         warnings.showwarning = lambda message, *_, **__: _say_on_stderr("Warning", str(message), "yellow")
         try:
             yield

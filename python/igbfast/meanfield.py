@@ -11,6 +11,7 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -93,7 +94,7 @@ def moments(
     >>> print(igb.moments("relu", 2.0))
     1.0
     >>> igb.moments("erf", [0.5, 1.0], c=0.5).round(6)
-    array([0.16086 , 0.216347])
+    array([0.160861, 0.216347])
     """
     phi = as_activation(activation)
     order = _checked_derivative(derivative, phi)
@@ -165,7 +166,7 @@ def propagate(ens: Ensemble, depth: int, *, q0: float = 1.0, c0: float = 0.0) ->
     >>> import igbfast as igb
     >>> ds = igb.propagate(igb.Ensemble("relu", sigma_w2=2.0), depth=3)
     >>> ds.gamma.values.round(4)
-    array([0.    , 0.467 , 0.9671])
+    array([0.    , 0.4669, 0.9752])
     """
     ens = as_ensemble(ens)
     depth = _checks.integer("depth", depth, 1, MAX_DEPTH)
@@ -474,8 +475,17 @@ def _linear_limit(ens: Ensemble, q: float, k: float, sigma_mu2: float, sigma_y2:
 # ---- Fixed points of tanh and erf: odd, bounded by 1, E[phi^2] concave in q ------------------------------------------
 
 
+# phi'(0)^2, and d1, d2, d3 in E[phi^2] = phi'(0)^2 q (1 - d1 q - d2 q^2 - d3 q^3 - ...).
+_SMALL_SIGNALS = {
+    "tanh": (Fraction(1), (2.0, -17.0 / 3.0, 62.0 / 3.0)),
+    "erf": (Fraction("1.2732395447351626861510701069801148962757"), (2.0, -14.0 / 3.0, 12.0)),
+}
+_SMALL = 1e-5
+"""Variance below which three terms are nearer than 1 - E[phi^2] / q, which cancels."""
+
+
 def _sigmoid_limit(ens: Ensemble, sigma_mu2: float, sigma_y2: float) -> FixedPoint:
-    at_zero = float(ens.sigma_w2 * _single(ens, 0.0)["slope2"])
+    at_zero = float(_chi_of_small_signals(ens))
     if ens.sigma_b2 == 0.0 and (at_zero < 1.0 or _is_one(at_zero)):
         return _fading_limit(ens, at_zero, sigma_mu2, sigma_y2)
     q = _sigmoid_variance(ens)
@@ -486,8 +496,8 @@ def _sigmoid_limit(ens: Ensemble, sigma_mu2: float, sigma_y2: float) -> FixedPoi
     if ens.sigma_b2 == 0.0:
         return _odd_limit(ens, q, chi, chi_q, sigma_mu2)
     if _is_one(chi):
-        curvature = ens.sigma_w2 * _pair(ens, 2, q, 1.0)
-        edge = _power_law(1, 2.0 * chi / (q * curvature), "chi = 1, the edge of chaos")
+        bend = q * ens.sigma_w2 * _pair(ens, 2, q, 1.0)
+        edge = _power_law(1, 2.0 * chi / bend if bend > 0.0 else math.inf, "chi = 1, the edge of chaos")
         return _limit(q, 1.0, math.inf, chi, chi_q, edge, slope=1.0)
     if chi < 1.0:
         return _limit(q, 1.0, math.inf, chi, chi_q, _ordered(chi), slope=chi)
@@ -500,21 +510,34 @@ def _sigmoid_limit(ens: Ensemble, sigma_mu2: float, sigma_y2: float) -> FixedPoi
     return _limit(q, c, gamma, chi, chi_q, settles, slope=slope)
 
 
+def _chi_of_small_signals(ens: Ensemble) -> Fraction:
+    """sigma_w2 phi'(0)^2, so exact that its difference from 1 is too."""
+    return Fraction(ens.sigma_w2) * _SMALL_SIGNALS[ens.activation.name][0]
+
+
 def _sigmoid_variance(ens: Ensemble) -> float:
     """The positive root of q = sigma_w2 E[phi^2] + sigma_b2; there is one, and every orbit goes there."""
+    growth = float(_chi_of_small_signals(ens) - 1)
+    d1, d2, d3 = _SMALL_SIGNALS[ens.activation.name][1]
 
-    def excess(log_q: float) -> float:
+    def excess(log_q: float) -> float:  # q' / q - 1
         q = math.exp(log_q)
+        if q < _SMALL:
+            deficit = q * (d1 + q * (d2 + q * d3))
+            return growth - (1.0 + growth) * deficit + ens.sigma_b2 / q
         return float(ens.sigma_w2 * _single(ens, q)["square"] + ens.sigma_b2) / q - 1.0
 
-    high = math.log(2.0 * (ens.sigma_w2 + ens.sigma_b2))
-    low = math.log(0.5 * ens.sigma_b2) if ens.sigma_b2 > 0.0 else high
+    high = math.log(ens.sigma_w2 + ens.sigma_b2) + 1e-9
+    low = math.log(ens.sigma_b2) - 1e-9 if ens.sigma_b2 > 0.0 else high
     while excess(low) <= 0.0:  # only without biases: below the root of a concave map through zero, q grows
         low -= math.log(4.0)
     q = math.exp(_root(excess, low, high))
     here = _single(ens, q)
-    residual = float(ens.sigma_w2 * here["square"] + ens.sigma_b2 - q)
-    return q + residual / (1.0 - float(ens.sigma_w2 * here["square_dq"]))  # a step of Newton, against exp and log
+    slope = float(ens.sigma_w2 * here["square_dq"])
+    if slope > 0.9:
+        return q
+    # The step of Newton that takes back what the logarithm has rounded.
+    return q + float(ens.sigma_w2 * here["square"] + ens.sigma_b2 - q) / (1.0 - slope)
 
 
 def _odd_limit(ens: Ensemble, q: float, chi: float, chi_q: float, sigma_mu2: float) -> FixedPoint:
@@ -598,7 +621,10 @@ def _correlation_below_one(ens: Ensemble, q: float) -> tuple[float, float]:
             low -= math.log(4.0)
         s = math.exp(_root(apart, low, half))
         return 1.0 - s, (1.0 - s) / s
-    c = math.exp(_root(common, math.log(0.5 * ens.sigma_b2 / q), half))
+    low = math.log(ens.sigma_b2) - math.log(q) - 1.0
+    if low < math.log(np.finfo(np.float64).tiny):
+        return 0.0, 0.0
+    c = math.exp(_root(common, low, half))
     return c, c / (1.0 - c)
 
 

@@ -6,7 +6,7 @@ Needs matplotlib, which is imported when a figure is drawn: `pip install 'igbfas
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -24,7 +24,7 @@ __all__ = ["draw_validations", "require_matplotlib", "validations"]
 # The palette of Okabe and Ito (2008), safe for the colour-blind and distinct in grey.
 _BLUE, _VERMILLION, _GREEN, _BLACK, _GREY = "#0072B2", "#D55E00", "#009E73", "#000000", "#767676"
 
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 9.0,
     "axes.labelsize": 10.0,
@@ -146,7 +146,7 @@ def _draw_correlation(ax: Axes, dataset: xr.Dataset) -> None:
     _add_legend(ax, "lower right")
 
 
-def _add_legend(ax: Axes, place: str, **style: Any) -> None:
+def _add_legend(ax: Axes, place: Literal["best", "lower right"], **style: Any) -> None:
     """Markers and names; error bars speak for themselves."""
     handles, labels = ax.get_legend_handles_labels()
     markers = [handle[0] if isinstance(handle, tuple) else handle for handle in handles]
@@ -203,7 +203,7 @@ def _set_scale(ax: Axes, values: NDArray[np.float64]) -> None:
     if positive.size and positive.max() > 30.0 * positive.min():
         ax.set_yscale("log", nonpositive="mask")
         ax.set_ylim(positive.min() / 2.0, positive.max() * 2.0)
-        if 1e-4 < positive.min() and positive.max() < 1e4:
+        if positive.min() > 1e-4 and positive.max() < 1e4:
             ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     else:
         ax.set_ylim(bottom=min(0.0, ax.get_ylim()[0]))

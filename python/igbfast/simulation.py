@@ -180,7 +180,7 @@ def simulate(
     with progress_bar(f"simulate {ens.activation}, width {request.width:,}", progress) as step:
         results = run(request, step)
     dataset = labelled(request, results)
-    warn_of_lost_layers(dataset, stacklevel=3)
+    warn_of_lost_layers(dataset, stacklevel=2)
     return dataset
 
 
@@ -336,7 +336,7 @@ def warn_of_lost_layers(dataset: xr.Dataset, stacklevel: int) -> None:
         remedy = "float64 reaches no further: use a smaller depth"
     warnings.warn(
         f"{', '.join(lost_names)} overflowed or lost all digits in {where} of {dataset.attrs['depth']} "
-        f"and are nan there; {remedy}",
+        f"and are not finite there; {remedy}",
         RuntimeWarning,
         stacklevel=stacklevel + 1,
     )

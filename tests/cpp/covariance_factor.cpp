@@ -72,5 +72,5 @@ int main() {
         CHECK(k <= 5 || k > 9 || l[at(k * n + 9)] == 0.0);
         CHECK(k > 7 || l[at(k * n + 7)] == 0.0);
     }
-    return failures();
+    return summary();
 }

@@ -139,5 +139,5 @@ int main() {
         check_stop(gram);
     }
     check_chunks();
-    return failures();
+    return summary();
 }

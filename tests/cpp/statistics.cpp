@@ -51,5 +51,5 @@ int main() {
     check_any_split();
     check_large_offset();
     check_node_sums();
-    return failures();
+    return summary();
 }

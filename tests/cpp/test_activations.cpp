@@ -84,7 +84,8 @@ struct GaussLegendre {
     }
 };
 
-// erf(m + d) - erf(m): an integral where the two are close, else a difference that keeps more digits than are asked for.
+// erf(m + d) - erf(m): an integral where the two are close, else a difference that keeps more digits than are asked
+// for.
 Quad erf_difference(Quad m, Quad d) {
     static const GaussLegendre rule;
     if (m < 0) return -erf_difference(-m, -d);
@@ -128,7 +129,9 @@ public:
             case 1: m = T(signed_(3.0)), d = T(sign() * std::pow(10.0, tiny * unit())); break;
             case 2: m = T(signed_(far)), d = T(signed_(far)); break;
             case 3: m = T(signed_(far)), d = T(-static_cast<double>(m) + signed_(3.0)); break;
-            case 4: m = T(sign() * std::pow(10.0, -20.0 * unit())), d = T(sign() * std::pow(10.0, -20.0 * unit())); break;
+            case 4:
+                m = T(sign() * std::pow(10.0, -20.0 * unit())), d = T(sign() * std::pow(10.0, -20.0 * unit()));
+                break;
             default: m = T(signed_(1000.0)), d = T(signed_(2000.0)); break;
         }
     }
@@ -154,7 +157,8 @@ void check_difference(const Phi& phi, Reference reference, double limit, int cou
         for (int i = 0; i < count; ++i) {
             T m, d;
             pairs.draw(regime, m, d);
-            const double error = ulps(phi.change(m, phi.anchor(m), d).difference, reference(Quad(m), Quad(d)), smallest<T>);
+            const double error =
+                ulps(phi.change(m, phi.anchor(m), d).difference, reference(Quad(m), Quad(d)), smallest<T>);
             if (error > worst) worst = error, worst_m = m, worst_d = d;
         }
         CHECK_CLOSE(worst, 0.0, limit);

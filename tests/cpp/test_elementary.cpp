@@ -59,10 +59,9 @@ double worst(const std::vector<T>& x, F f, Reference reference) {
     return result;
 }
 
-#define CHECK_ULPS(limit, low, high, f, reference)                                                             \
-    CHECK_CLOSE(worst(                                                                                         \
-                    arguments<T>(low, high), [](T x) { return f(x); }, [](long double x) { return reference; }), \
-                0.0, limit)
+#define CHECK_ULPS(limit, low, high, f, reference) \
+    CHECK_CLOSE(                                   \
+        worst(arguments<T>(low, high), [](T x) { return f(x); }, [](long double x) { return reference; }), 0.0, limit)
 
 template <class T>
 void check_exponentials() {
@@ -145,7 +144,8 @@ void check_turns() {
     CHECK(igb::turn_sincos(Bits{1} << (bits - 1)).cosine == T{-1});
 }
 
-// The compensations: value + error is the sum or the product, to twice the precision of T (as far as long double tells).
+// The compensations: value + error is the sum or the product, to twice the precision of T (as far as long double
+// tells).
 template <class T>
 void check_carried_errors() {
     constexpr long double unit = single<T> ? 0x1p-46L : 0x1p-62L;
