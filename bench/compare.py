@@ -34,7 +34,7 @@ from igbfast import _core
 from . import reference_numpy
 
 SIGMA_W2, SIGMA_B2 = 1.76, 0.05  # tanh near its edge of chaos
-console = Console(stderr=True, highlight=False)
+console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def normals_rows(size: Size, torch: ModuleType | None) -> Iterator[Row]:
         for used in sorted({1, threads}):
             igb.set_num_threads(used)
             seconds = median_seconds(partial(draw, rows, columns, dtype), 10 * size.repeats)
-            yield Row(f"normals, {dtype}, {used} thread{'s' * (used > 1)}", seconds, name, reference, count)
+            yield Row(f"normals, {dtype}, {used} thread{'s' if used > 1 else ''}", seconds, name, reference, count)
     igb.set_num_threads(threads)
 
 
@@ -178,13 +178,18 @@ def simulate(size: Size, depth: int, method: str, dtype: str) -> Any:
 
 MILLION = """
 import json, resource, sys, time
+from pathlib import Path
 import igbfast as igb
 depth, inputs = int(sys.argv[1]), int(sys.argv[2])
 ens = igb.Ensemble("tanh", sigma_w2={sigma_w2}, sigma_b2={sigma_b2})
 start = time.perf_counter()
 igb.simulate(ens, width=1_000_000, depth=depth, inputs=inputs, method="gram", progress=False)
 seconds = time.perf_counter() - start
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+status = Path("/proc/self/status")  # ru_maxrss would be at least that of the process that started this one
+if status.exists():
+    peak = next(int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+else:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print(json.dumps([seconds, peak]))
 """
 
@@ -195,8 +200,8 @@ def million_row(size: Size) -> Row:
     code = MILLION.format(sigma_w2=SIGMA_W2, sigma_b2=SIGMA_B2)
     command = [sys.executable, "-c", code, str(size.depth), str(size.inputs)]
     seconds, peak = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
-    note = f"{peak / 2**20:,.0f} MiB resident at most"
-    return Row(f"gram, float32, width 1,000,000, {size.depth} layers", seconds, note=note)
+    note = f"{peak / 2**20:,.0f} MiB resident"
+    return Row("gram, float32, width 1,000,000", seconds, note=note)
 
 
 HEADINGS = ("what", "igbfast", "reference", "times faster")
@@ -226,7 +231,7 @@ def show(rows: list[Row]) -> None:
     for row in rows:
         table.add_row(*cells(row))
     terminal = Console(highlight=False)
-    Console(highlight=False, width=max(terminal.width, 100)).print(table)
+    Console(highlight=False, width=max(terminal.width, 110)).print(table)
 
 
 def save(rows: list[Row], size: Size, torch: ModuleType | None, folder: Path) -> None:

@@ -140,7 +140,9 @@ def test_version():
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
 def test_help_names_the_verbs(arguments):
-    output = run(*arguments).output
+    result = run(*arguments)
+    output = result.output
+    assert result.exit_code == 0
     assert all(verb in output for verb in ("validate", "simulate", "info", "igbfast validate"))
     assert "Error" not in output
 

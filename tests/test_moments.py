@@ -65,7 +65,7 @@ def test_tanh_single(q):
 
 
 SPLITS = [(5e-4, 5e-4), (0.05, 1.76), (0.5, 0.5), (0.55, 1e-3), (0.57, 1e-12), (1e-12, 0.9), (1.5, 2.5), (9.99, 0.01)]
-WIDE_SPLITS = [(3.0, 7.0), (30.0, 70.0), (100.0, 9900.0), (9744.0, 256.0), (243.0, 257.0)]
+WIDE_SPLITS = [(3.0, 7.0), (100.0, 9900.0), (9744.0, 256.0), (243.0, 257.0)]
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_tanh_split(sigma_mu2, sigma_y2, reference):
 @pytest.mark.parametrize("derivative", [0, 1, 2])
 @pytest.mark.parametrize(
     ("q_a", "q_b", "c"),
-    [(0.01, 0.01, 0.9), (1.0, 1.0, -0.5), (0.5, 2.0, 0.3), (2.0, 0.5, -0.999), (1e-3, 9.0, 0.7), (10.0, 10.0, 0.99)],
+    [(1.0, 1.0, -0.5), (0.5, 2.0, 0.3), (2.0, 0.5, -0.999), (1e-3, 9.0, 0.7), (10.0, 10.0, 0.99)],
 )
 def test_tanh_pair(derivative, q_a, q_b, c):
     exact = tanh_pair(derivative, q_a, q_b, c)

@@ -137,10 +137,10 @@ py::dict simulate(const std::string& activation, double parameter, double sigma_
 }
 
 double simulate_memory(const std::string& method, std::int64_t width, std::int64_t depth, std::int64_t inputs,
-                       const std::string& dtype, std::int64_t networks, bool per_node) {
+                       std::int64_t features, const std::string& dtype, std::int64_t networks, bool per_node) {
     ForwardRequest request;
     request.width = width;
-    request.features = width;
+    request.features = features > 0 ? features : width;
     request.depth = depth;
     request.inputs = inputs;
     request.networks = networks;
@@ -159,8 +159,8 @@ void register_simulation(py::module_& m) {
           "depth"_a, "inputs"_a, "networks"_a = 1, "first_network"_a = 0, "seed"_a = 0, "method"_a = "gram",
           "dtype"_a = "float32", "per_node"_a = false, "tile"_a = 0, "chunk"_a = 0, "callback"_a = py::none(),
           "Runs random networks forward: arrays (networks, depth) of each estimate and its standard error.");
-    m.def("simulate_memory", &simulate_memory, py::kw_only(), "method"_a, "width"_a, "depth"_a, "inputs"_a, "dtype"_a,
-          "networks"_a = 1, "per_node"_a = false, "Estimated peak memory of simulate, in bytes, with its results.");
+    m.def("simulate_memory", &simulate_memory, py::kw_only(), "method"_a, "width"_a, "depth"_a, "inputs"_a,
+          "features"_a = 0, "dtype"_a, "networks"_a = 1, "per_node"_a = false, "Estimated peak memory of simulate, in bytes, with its results.");
 }
 
 }  // namespace igb::bindings

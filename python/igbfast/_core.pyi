@@ -81,6 +81,7 @@ def simulate_memory(
     width: int,
     depth: int,
     inputs: int,
+    features: int = 0,
     dtype: str,
     networks: int = 1,
     per_node: bool = False,

@@ -64,9 +64,9 @@ class _Group(TyperGroup):
             if explain is None:
                 raise
             message = str(explain()).rstrip(".")
-            if message:  # none: the help has been shown, because there were no arguments
+            if message:
                 _complain(f"{message}; see igbfast --help")
-            code = BAD_USAGE
+            code = BAD_USAGE if message else 0  # no message: the help has been shown, because there were no arguments
         if not standalone:
             return code
         sys.exit(code)
@@ -109,11 +109,16 @@ Dtype = Annotated[
     ),
 ]
 Threads = Annotated[
-    int | None, typer.Option(help="At most so many threads; the result does not depend on it.", rich_help_panel=_RUN)
+    int | None,
+    typer.Option(
+        help="At most so many threads; the result does not depend on it.", show_default=False, rich_help_panel=_RUN
+    ),
 ]
 Output = Annotated[
     Path | None,
-    typer.Option(metavar="FILE.nc", readable=False, help="Save the numbers (netCDF).", rich_help_panel=_FILES),
+    typer.Option(
+        metavar="FILE.nc", readable=False, show_default=False, help="Save the numbers (netCDF).", rich_help_panel=_FILES
+    ),
 ]
 Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", metavar="", help="No table and no progress bar.", rich_help_panel=_FILES)
@@ -151,14 +156,18 @@ def validate_command(
         str | None,
         typer.Argument(
             help="linear, relu, leaky_relu(SLOPE), tanh or erf. Without one: the two flagships, tanh at its edge of "
-            "chaos (sigma_w2 1.76, sigma_b2 0.05) and critical relu (sigma_w2 2)."
+            "chaos (sigma_w2 1.76, sigma_b2 0.05) and critical relu (sigma_w2 2).",
+            show_default=False,
         ),
     ] = None,
     sigma_w2: Annotated[
-        float | None, typer.Option(help="Variance of the weights times the width, positive; needed with an activation.")
+        float | None,
+        typer.Option(
+            help="Variance of the weights times the width, positive; needed with an activation.", show_default=False
+        ),
     ] = None,
     sigma_b2: Annotated[
-        float | None, typer.Option(help="Variance of the biases, zero or positive; 0 if not given.")
+        float | None, typer.Option(help="Variance of the biases, zero or positive; 0 if not given.", show_default=False)
     ] = None,
     width: Width = 10_000,
     depth: Depth = 100,
@@ -176,6 +185,7 @@ def validate_command(
         typer.Option(
             metavar="FILE.png|pdf",
             readable=False,
+            show_default=False,
             help="Save the figure, theory and simulation by layer.",
             rich_help_panel=_FILES,
         ),

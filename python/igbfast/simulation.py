@@ -98,6 +98,7 @@ class Request:
                 width=self.width,
                 depth=self.depth,
                 inputs=self.count,
+                features=self.features,
                 dtype=self.dtype,
                 networks=self.networks,
                 per_node=self.per_node,
