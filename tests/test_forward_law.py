@@ -87,8 +87,8 @@ def test_deep_prejudice_follows_theory(method, width, dtype):
     log_gamma = np.log(got["gamma"])
     error = log_gamma.std(axis=0, ddof=1) / np.sqrt(networks)
     assert theory["gamma"][-1] > 1e17
-    # Finite width shifts the mean of log gamma by 0.4 to 0.7 layer / width (measured with 2000 networks of width 100 and
-    # 200 of width 1000).
+    # Finite width shifts the mean of log gamma by 0.4 to 0.7 layer / width (measured with 2000 networks of width 100
+    # and 200 of width 1000).
     allowance = np.arange(1, depth + 1) / width
     assert np.all(np.abs(log_gamma.mean(axis=0) - np.log(theory["gamma"])) < 5 * error + allowance)
 

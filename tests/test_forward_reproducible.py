@@ -1,4 +1,4 @@
-"""Same seed, same result: for any number of threads to the last bit; for any tile, chunk and instruction set to rounding."""
+"""Same seed, same result: any number of threads to the last bit; any tile, chunk and instruction set to rounding."""
 
 from __future__ import annotations
 

@@ -53,7 +53,9 @@ def test_cdf_pdf_and_quantile_against_mpmath(g):
         }
         for function, value in exact.items():
             found = float(function(g, gamma))
-            if value < mpf(2) ** -1022:  # below the normal doubles digits end
+            if value >= mpf(2) ** 1024:
+                assert found == np.inf, (function, gamma)
+            elif value < mpf(2) ** -1022:  # below the normal doubles digits end
                 assert abs(found - value) < mpf(2) ** -1060, (function, gamma)
             else:
                 assert abs(found / value - 1) < 1e-12, (function, gamma)
@@ -178,13 +180,13 @@ def test_moments_are_probabilities_of_equal_answers(classes, gamma):
         [0.3, -0.2],
         [12.0, -14.0],
         [0.5, 0.0, -1.0],
-        [30.0, 0.0, 1.0],
+        [42.0, 0.0, 5.0],
         [-20.0, 3.0, 2.9, 3.1],
         [0.1, 0.4, -0.3, 2.0, 2.2, -1.0, 0.0],
     ],
 )
 def test_fractions_against_mpmath(m):
-    """Relative to each share, the smallest of 1e-200."""
+    """Relative to each share, down to 1e-190."""
     for share, exact in zip(guessing.fractions(m), mp_fractions(m), strict=True):
         assert abs(share / exact - 1) < 1e-12
 
@@ -230,12 +232,12 @@ def test_fractions_against_noise():
 # ---- Samples ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("gamma", [0.01, 0.7, 1.0, 4.0, 300.0])
+@pytest.mark.parametrize("gamma", [0.01, 0.7, 1.0, 4.0, 30.0])
 def test_samples_of_two_classes_have_the_exact_law(gamma):
     shares = guessing.sample(gamma, size=20_000, seed=11)
     assert shares.shape == (20_000, 2)
     assert np.all(shares.sum(axis=-1) == 1.0)
-    # Of a share near 1, a double keeps too little for gamma = 300: the smaller one tells the same.
+    # Of a share near 1, a double keeps too little for gamma = 30: the smaller one tells the same.
     assert stats.kstest(shares.min(axis=-1), lambda g: 2.0 * guessing.cdf(g, gamma)).pvalue > FALSE_ALARM
     if gamma < 10.0:
         for k in (0, 1):
@@ -290,18 +292,20 @@ def test_sampled_cdf_states_its_error():
 
 
 def test_networks_in_plain_numpy():
-    """ReLU networks of width 128 with a linear read-out of 4 classes, run input by input, and their argmax counted."""
-    width, hidden, inputs, networks, classes = 128, 3, 200, 300, 4
+    """ReLU networks of width 128 with a read-out of 4 classes, run on normal inputs, their answers counted."""
+    width, hidden, inputs, networks, classes = 128, 3, 192, 300, 4
     generator = np.random.default_rng(77)
+
+    def normals(*shape):
+        return generator.standard_normal(shape, dtype=np.float32)
+
     shares = np.empty((networks, classes))
     for n in range(networks):
-        x = generator.standard_normal((width, inputs), dtype=np.float32)
+        x = normals(inputs // 16, width, 16)  # chunks of inputs, too small for BLAS to start threads
         for _ in range(hidden):
-            x = np.maximum(
-                np.sqrt(2.0 / width, dtype=np.float32) * generator.standard_normal((width, width), np.float32) @ x, 0
-            )
-        outputs = generator.standard_normal((classes, width), np.float32) @ x
-        shares[n] = np.bincount(np.argmax(outputs, axis=0), minlength=classes) / inputs
+            x = np.maximum(normals(width, width) @ x, 0.0) * np.float32(np.sqrt(2.0 / width))
+        answers = np.argmax(normals(classes, width) @ x, axis=1)
+        shares[n] = np.bincount(answers.ravel(), minlength=classes) / inputs
     gamma = float(igb.propagate(igb.Ensemble("relu", sigma_w2=2.0), depth=hidden + 1).gamma[-1])
 
     largest, expected = shares.max(axis=-1), guessing.expected_maximum(gamma, classes=classes)

@@ -148,7 +148,8 @@ double simulate_memory(const std::string& method, std::int64_t width, std::int64
     const std::size_t element = is_single(dtype) ? sizeof(float) : sizeof(double);
     const double layers = static_cast<double>(networks) * static_cast<double>(depth);
     const double results = layers * (12.0 + (per_node ? 2.0 * static_cast<double>(width) : 0.0)) * sizeof(double);
-    return results + (is_gram(method) ? forward_gram_memory(request, element) : forward_direct_memory(request, element));
+    return results +
+           (is_gram(method) ? forward_gram_memory(request, element) : forward_direct_memory(request, element));
 }
 
 }  // namespace
@@ -160,7 +161,8 @@ void register_simulation(py::module_& m) {
           "dtype"_a = "float32", "per_node"_a = false, "tile"_a = 0, "chunk"_a = 0, "callback"_a = py::none(),
           "Runs random networks forward: arrays (networks, depth) of each estimate and its standard error.");
     m.def("simulate_memory", &simulate_memory, py::kw_only(), "method"_a, "width"_a, "depth"_a, "inputs"_a,
-          "features"_a = 0, "dtype"_a, "networks"_a = 1, "per_node"_a = false, "Estimated peak memory of simulate, in bytes, with its results.");
+          "features"_a = 0, "dtype"_a, "networks"_a = 1, "per_node"_a = false,
+          "Estimated peak memory of simulate, in bytes, with its results.");
 }
 
 }  // namespace igb::bindings

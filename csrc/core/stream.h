@@ -12,7 +12,7 @@ enum class Stream : std::uint32_t { weights = 0, biases = 1, gram = 2, inputs = 
 struct StreamId {
     std::uint64_t seed;
     std::uint32_t network;
-    std::uint32_t layer;  // below 2^24
+    std::uint32_t layer;   // below 2^24
     std::uint32_t stream;  // one of Stream
 };
 

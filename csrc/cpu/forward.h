@@ -37,7 +37,7 @@ struct Estimate {
 
 struct ForwardResult {
     Estimate sigma_mu2, sigma_y2, gamma, q, c, chi;
-    double* mu = nullptr;   // (network, layer, node), or null
+    double* mu = nullptr;  // (network, layer, node), or null
     double* var = nullptr;
 };
 

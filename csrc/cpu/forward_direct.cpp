@@ -55,8 +55,8 @@ struct DirectState {
     TileUnits units, next_units;
     TileNorms norms;  // of x^(l-1)
     LayerSums sums;
-    std::vector<LayerSums> layers;      // several chunks only
-    std::vector<NodeRecords> records;   // likewise
+    std::vector<LayerSums> layers;     // several chunks only
+    std::vector<NodeRecords> records;  // likewise
 };
 
 Size chunk_size(const ForwardRequest& request) {
@@ -156,7 +156,8 @@ private:
         TileNorms norms;
         for (Size a = 0; a < columns; ++a) {
             double square = 0.0;
-            for (Size i = 0; i < n; ++i) square += static_cast<double>(x[a * tile_ + i]) * static_cast<double>(x[a * tile_ + i]);
+            for (Size i = 0; i < n; ++i)
+                square += static_cast<double>(x[a * tile_ + i]) * static_cast<double>(x[a * tile_ + i]);
             (a == 0 ? norms.origin : norms.difference) += square;
         }
         return norms;
@@ -217,15 +218,16 @@ private:
         T* const y = state.next.tile(tile);
         add_bias(request_, network(first, g), layer, begin, n, state.units.origin, y, s.bias.data());
         pair_products(y, tile_, n, range.columns, s.pairs.data());
-        s.norms = activate_tile(request_.activation, n, range.columns, y, tile_, state.units, state.next_units, s.moments());
+        s.norms =
+            activate_tile(request_.activation, n, range.columns, y, tile_, state.units, state.next_units, s.moments());
         if (chunks_ > 1) {
             record_nodes(state, layer, begin, n, range, s);
             return;
         }
         const Size node = ((first + static_cast<Size>(g)) * request_.depth + layer - 1) * request_.width + begin;
-        s.nodes = sum_nodes(n, range.columns, state.units, s.moments(),
-                            result_.mu == nullptr ? nullptr : result_.mu + node,
-                            result_.var == nullptr ? nullptr : result_.var + node);
+        s.nodes =
+            sum_nodes(n, range.columns, state.units, s.moments(), result_.mu == nullptr ? nullptr : result_.mu + node,
+                      result_.var == nullptr ? nullptr : result_.var + node);
     }
 
     void record_nodes(DirectState<T>& state, Size layer, Size begin, Size n, const InputRange& range,
@@ -302,7 +304,8 @@ double forward_direct_memory(const ForwardRequest& request, std::size_t element_
     const int workers = max_workers();
     const double state = state_bytes(request, tile, element_size);
     const Size group = choose_group(request, Tiling{request.width, tile}.tiles(), workers, state);
-    const double scratch = (2.0 * columns * columns + static_cast<double>(tile) * (columns + static_cast<double>(tile))) * element;
+    const double scratch =
+        (2.0 * columns * columns + static_cast<double>(tile) * (columns + static_cast<double>(tile))) * element;
     return static_cast<double>(group) * state + workers * scratch;
 }
 

@@ -27,7 +27,7 @@ struct GramState {
     AlignedVector<double> products;  // x^T x of the last activations, lower triangle, in `units`
     AlignedVector<double> pairs;     // y^T y of the layer being drawn
     AlignedVector<double> scratch;
-    AlignedVector<T> factor;         // L of the layer being drawn
+    AlignedVector<T> factor;  // L of the layer being drawn
     TileUnits units, next_units;
     LayerSums sums;
 

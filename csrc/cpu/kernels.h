@@ -45,7 +45,7 @@ struct Kernels {
     double (*pair_moment)(const Activation&, int derivative, double q_aa, double q_bb, double c);
 };
 
-const Kernels& kernels();                     // the table in use
+const Kernels& kernels();  // the table in use
 
 inline void fill_normals(const StreamId& id, std::uint32_t row, std::int64_t begin, std::int64_t count, float* out) {
     kernels().normals_f32(id, row, static_cast<std::uint64_t>(begin), static_cast<std::uint64_t>(count), out);
@@ -65,7 +65,7 @@ inline TileNorms activate_tile(const Activation& activation, std::int64_t nodes,
     return kernels().activate_f64(activation, nodes, inputs, tile, ld, in, out, moments);
 }
 
-bool select_isa(const char* name);            // "baseline", "avx2", "avx512"; false if this machine cannot run it
+bool select_isa(const char* name);              // "baseline", "avx2", "avx512"; false if this machine cannot run it
 const char* const* available_isas(int* count);  // what this binary has and this machine runs, best last
 
 }  // namespace igb

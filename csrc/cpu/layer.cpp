@@ -185,7 +185,8 @@ void write_estimates(const ForwardRequest& request, const LayerSums& sums, bool 
 
     // gamma: (A - (gamma) v) / mean v, by the delta method.
     const double g = a / v;
-    const double gamma_error = error_of_mean(0.0, (a2 - a * a) - 2.0 * g * cov_av + g * g * (v2 - v * v), n) / v / ratio2;
+    const double gamma_error =
+        error_of_mean(0.0, (a2 - a * a) - 2.0 * g * cov_av + g * g * (v2 - v * v), n) / v / ratio2;
     const double gamma = sigma_mu2 / sigma_y2;
     put(result.gamma, lost || !std::isfinite(gamma) ? nan : gamma, gamma_error);
 
@@ -196,7 +197,8 @@ void write_estimates(const ForwardRequest& request, const LayerSums& sums, bool 
     const double q = unit2 * sums.q_sum / sums.q_count;
     put(result.q, std::isfinite(q) ? q : nan, unit2 * error_of_mean(s_mean, s_square, n));
     const double alpha = 1.0 / (1.0 + gamma), beta = excess + (1.0 - alpha) * share;
-    const double p_mean = alpha * u2 - beta * v, p_square = alpha * alpha * u4 - 2.0 * alpha * beta * u2v + beta * beta * v2;
+    const double p_mean = alpha * u2 - beta * v,
+                 p_square = alpha * alpha * u4 - 2.0 * alpha * beta * u2v + beta * beta * v2;
     const double c = sums.c_sum / sums.c_count;
     put(result.c, std::isfinite(c) ? c : nan, error_of_mean(p_mean, p_square, n) / s_mean);
 

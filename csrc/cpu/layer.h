@@ -54,9 +54,9 @@ bool keeps_digits(const TileUnits& units);
 
 // Sums over one layer of one network.
 struct LayerSums {
-    TileUnits units;      // of the pre-activations that were summed
-    NodeSums nodes;       // u in units.origin, v in units.difference^2
-    TileNorms norms;      // of the activations, in the units of what goes out
+    TileUnits units;                    // of the pre-activations that were summed
+    NodeSums nodes;                     // u in units.origin, v in units.difference^2
+    TileNorms norms;                    // of the activations, in the units of what goes out
     double q_sum = 0.0, q_count = 0.0;  // of q_aa, in units.origin^2, over the inputs
     double c_sum = 0.0, c_count = 0.0;  // of q_ab / sqrt(q_aa q_bb), over the pairs
 };
@@ -64,19 +64,19 @@ struct LayerSums {
 // Scratch memory of one worker for one tile.
 template <class T>
 struct TileScratch {
-    AlignedVector<T> tile;    // size x columns
-    AlignedVector<T> pairs;     // y^T y, columns x columns
-    AlignedVector<T> products;  // x^T x, columns x columns
-    AlignedVector<T> bias;    // size
+    AlignedVector<T> tile;                                           // size x columns
+    AlignedVector<T> pairs;                                          // y^T y, columns x columns
+    AlignedVector<T> products;                                       // x^T x, columns x columns
+    AlignedVector<T> bias;                                           // size
     AlignedVector<double> origin, sum, sum2, origin_slope2, slope2;  // size
     TileNorms norms;
     NodeSums nodes;
 
     TileScratch() = default;
     TileScratch(Size tile_size, Size columns)
-        : tile(at(tile_size * columns)), pairs(at(columns * columns)),
-          products(at(columns * columns)), bias(at(tile_size)), origin(at(tile_size)),
-          sum(at(tile_size)), sum2(at(tile_size)), origin_slope2(at(tile_size)), slope2(at(tile_size)) {}
+        : tile(at(tile_size * columns)), pairs(at(columns * columns)), products(at(columns * columns)),
+          bias(at(tile_size)), origin(at(tile_size)), sum(at(tile_size)), sum2(at(tile_size)),
+          origin_slope2(at(tile_size)), slope2(at(tile_size)) {}
     NodeMoments moments() { return {origin.data(), sum.data(), sum2.data(), origin_slope2.data(), slope2.data()}; }
 };
 

@@ -10,7 +10,7 @@ Does the signal and its gradient survive depth, and which class does the network
 True
 """
 
-from . import activations
+from . import activations, guessing
 from ._core import config as _config
 from .activations import Activation
 from .config import get_num_threads, set_num_threads, show_config
@@ -27,6 +27,7 @@ __all__ = [
     "activations",
     "fixed_point",
     "get_num_threads",
+    "guessing",
     "moments",
     "network_mean",
     "propagate",

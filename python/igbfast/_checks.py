@@ -10,10 +10,24 @@ import math
 import numbers
 import operator
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["choice", "finite", "flag", "integer", "nearest", "non_negative_finite", "positive_finite", "shown"]
+__all__ = [
+    "all_allowed",
+    "choice",
+    "finite",
+    "flag",
+    "integer",
+    "nearest",
+    "non_negative_finite",
+    "positive_finite",
+    "real_array",
+    "real_numbers",
+    "shown",
+]
 
 
 def shown(value: object) -> str:
@@ -98,3 +112,31 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """A closing `; did you mean 'tanh'?`, or nothing where no known word is near."""
     matches = difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.5)
     return f"; did you mean {matches[0]!r}?" if matches else ""
+
+
+def real_array(name: str, values: ArrayLike) -> NDArray[Any]:
+    """Real numbers as float32 or float64, whichever keeps them: these two stay, float16 becomes float32."""
+    array = np.asarray(values)
+    if array.dtype.kind not in "iuf":
+        raise TypeError(f"{name} must be real numbers, got dtype {array.dtype}")
+    if array.dtype.kind == "f" and array.dtype.itemsize <= 4:
+        return array.astype(np.float32, copy=False)
+    return array.astype(np.float64, copy=False)
+
+
+def real_numbers(name: str, values: ArrayLike) -> NDArray[np.float64]:
+    """A real number, or an array of them, as float64."""
+    try:
+        array = np.asarray(values)
+    except ValueError:  # rows of unequal length
+        raise ValueError(f"{name} must be a number or an array of numbers, got rows that differ in length") from None
+    return real_array(name, array).astype(np.float64, copy=False)
+
+
+def all_allowed(name: str, array: NDArray[np.float64], allowed: Any, what: str) -> NDArray[np.float64]:
+    """The array, if `allowed` is true throughout; else an error about the first place where it is not."""
+    if np.all(allowed):
+        return array
+    where = tuple(int(i) for i in np.argwhere(~np.asarray(allowed))[0])
+    place = f" at index {where[0] if len(where) == 1 else where}" if where else ""
+    raise ValueError(f"{name} must be {what}, got {array[where]}{place}")

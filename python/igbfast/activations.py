@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from . import _checks, _core
 
@@ -135,21 +135,11 @@ class Activation:
         return self._evaluated("slope", x)
 
     def _evaluated(self, what: Literal["value", "slope"], x: ArrayLike) -> Any:
-        array = real_array("x", x)
+        array = _checks.real_array("x", x)
         flat = _core.evaluate(
             activation=self.name, parameter=self.parameter, what=what, x=np.ascontiguousarray(array).ravel()
         )
         return flat.reshape(array.shape)[()]  # [()]: a scalar for a scalar
-
-
-def real_array(name: str, values: ArrayLike) -> NDArray[Any]:
-    """Real numbers as float32 or float64, whichever keeps them: these two stay, float16 becomes float32."""
-    array = np.asarray(values)
-    if array.dtype.kind not in "iuf":
-        raise TypeError(f"{name} must be real numbers, got dtype {array.dtype}")
-    if array.dtype.kind == "f" and array.dtype.itemsize <= 4:
-        return array.astype(np.float32, copy=False)
-    return array.astype(np.float64, copy=False)
 
 
 def as_activation(value: object) -> Activation:

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import _checks
-from .activations import real_array
 
 # scipy.special is imported where it is called: it would more than double the time that `import igbfast` takes.
 
@@ -450,13 +449,13 @@ def fractions(mu: ArrayLike, *, sigma_y2: ArrayLike = 1.0) -> Any:
     >>> igb.guessing.fractions([0.5, 0.0, -1.0]).round(6)
     array([0.592739, 0.330085, 0.077176])
     """
-    centres = _numbers("mu", mu)
-    _all_allowed("mu", centres, np.isfinite(centres), "finite")
+    centres = _checks.real_numbers("mu", mu)
+    _checks.all_allowed("mu", centres, np.isfinite(centres), "finite")
     if centres.ndim == 0 or centres.shape[-1] < 2 or centres.shape[-1] > MAX_CLASSES:
         allowed = f"have a last axis of 2 to {MAX_CLASSES} classes"
         raise ValueError(f"mu must {allowed}, got shape {centres.shape}")
-    noise = _numbers("sigma_y2", sigma_y2)
-    _all_allowed("sigma_y2", noise, np.isfinite(noise) & (noise > 0.0), "positive and finite")
+    noise = _checks.real_numbers("sigma_y2", sigma_y2)
+    _checks.all_allowed("sigma_y2", noise, np.isfinite(noise) & (noise > 0.0), "positive and finite")
     try:
         noise = np.broadcast_to(noise, centres.shape[:-1])
     except ValueError:
@@ -630,13 +629,13 @@ def sampled_cdf(
 
 
 def _strengths(gamma: ArrayLike) -> FloatArray:
-    array = _numbers("gamma", gamma)
-    return _all_allowed("gamma", array, array >= 0.0, "from 0 to inf") + 0.0  # -0.0 becomes 0.0
+    array = _checks.real_numbers("gamma", gamma)
+    return _checks.all_allowed("gamma", array, array >= 0.0, "from 0 to inf") + 0.0  # -0.0 becomes 0.0
 
 
 def _shares(name: str, values: ArrayLike) -> FloatArray:
-    array = _numbers(name, values)
-    return _all_allowed(name, array, (array >= 0.0) & (array <= 1.0), "from 0 to 1")
+    array = _checks.real_numbers(name, values)
+    return _checks.all_allowed(name, array, (array >= 0.0) & (array <= 1.0), "from 0 to 1")
 
 
 def _class_count(classes: object) -> int:
@@ -650,19 +649,3 @@ def _together(name: str, a: FloatArray, other: str, b: FloatArray) -> tuple[Floa
         shapes = f"{a.shape} and {b.shape}"
         raise ValueError(f"{name} and {other} must have shapes that broadcast together, got {shapes}") from None
     return first, second
-
-
-def _numbers(name: str, values: ArrayLike) -> FloatArray:
-    try:
-        array = np.asarray(values)
-    except ValueError:  # rows of unequal length
-        raise ValueError(f"{name} must be a number or an array of numbers, got rows that differ in length") from None
-    return real_array(name, array).astype(np.float64, copy=False)
-
-
-def _all_allowed(name: str, array: FloatArray, allowed: NDArray[np.bool_], what: str) -> FloatArray:
-    if np.all(allowed):
-        return array
-    where = tuple(int(i) for i in np.argwhere(~np.asarray(allowed))[0])
-    place = f" at index {where[0] if len(where) == 1 else where}" if where else ""
-    raise ValueError(f"{name} must be {what}, got {array[where]}{place}")

@@ -19,7 +19,7 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from . import _checks, _core
-from .activations import Activation, as_activation, real_array
+from .activations import Activation, as_activation
 from .ensemble import Ensemble, as_ensemble
 
 __all__ = ["Approach", "FixedPoint", "fixed_point", "moments", "propagate"]
@@ -664,26 +664,10 @@ def _checked_derivative(derivative: int, phi: Activation) -> int:
 
 
 def _variances(name: str, values: ArrayLike) -> FloatArray:
-    array = _real_numbers(name, values)
-    return _all_allowed(name, array, np.isfinite(array) & (array >= 0.0), "finite and not negative")
+    array = _checks.real_numbers(name, values)
+    return _checks.all_allowed(name, array, np.isfinite(array) & (array >= 0.0), "finite and not negative")
 
 
 def _correlations(name: str, values: ArrayLike) -> FloatArray:
-    array = _real_numbers(name, values)
-    return _all_allowed(name, array, np.abs(array) <= 1.0, "from -1 to 1")
-
-
-def _real_numbers(name: str, values: ArrayLike) -> FloatArray:
-    try:
-        array = np.asarray(values)
-    except ValueError:  # rows of unequal length
-        raise ValueError(f"{name} must be a number or an array of numbers, got rows that differ in length") from None
-    return real_array(name, array).astype(np.float64, copy=False)
-
-
-def _all_allowed(name: str, array: FloatArray, allowed: NDArray[np.bool_], what: str) -> FloatArray:
-    if allowed.all():
-        return array
-    where = tuple(int(i) for i in np.argwhere(~allowed)[0])
-    place = f" at index {where[0] if len(where) == 1 else where}" if where else ""
-    raise ValueError(f"{name} must be {what}, got {array[where]}{place}")
+    array = _checks.real_numbers(name, values)
+    return _checks.all_allowed(name, array, np.abs(array) <= 1.0, "from -1 to 1")

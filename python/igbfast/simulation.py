@@ -17,7 +17,6 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from . import _checks, _core, _memory
 from ._progress import Step, progress_bar
-from .activations import real_array
 from .ensemble import Ensemble, as_ensemble
 
 __all__ = ["network_mean", "simulate"]
@@ -373,7 +372,7 @@ def _checked_inputs(inputs: int | ArrayLike) -> int | NDArray[Any]:
         raise ValueError("inputs must be a number or an array of shape (n, features), got rows that differ") from None
     if given.ndim == 0:
         return _checked_input_count(inputs)
-    array = real_array("inputs", given)
+    array = _checks.real_array("inputs", given)
     if array.ndim != 2 or array.shape[0] < 2 or array.shape[1] < 1:
         raise ValueError(
             f"inputs must be a number, or an array of shape (n, features) with n >= 2 and features >= 1, "

@@ -26,7 +26,8 @@ struct Arrays {
         : layers(static_cast<std::size_t>(request.networks * request.depth)) {
         values.assign(12 * layers, -1.0);
         double* next = values.data();
-        for (Estimate* estimate : {&result.sigma_mu2, &result.sigma_y2, &result.gamma, &result.q, &result.c, &result.chi}) {
+        for (Estimate* estimate :
+             {&result.sigma_mu2, &result.sigma_y2, &result.gamma, &result.q, &result.c, &result.chi}) {
             estimate->value = next;
             estimate->error = next + layers;
             next += 2 * layers;
@@ -41,7 +42,8 @@ struct Arrays {
 
 template <class T>
 void run(bool gram, const ForwardRequest& request, Arrays& arrays, Monitor& monitor) {
-    gram ? igb::forward_gram<T>(request, arrays.result, monitor) : igb::forward_direct<T>(request, arrays.result, monitor);
+    gram ? igb::forward_gram<T>(request, arrays.result, monitor)
+         : igb::forward_direct<T>(request, arrays.result, monitor);
 }
 
 template <class T>
