@@ -98,3 +98,18 @@ def test_the_theorem_at_moderate_width():
     got = simulate(method="gram", sigma_w2=1.76, width=4000, depth=30, inputs=100, networks=4)
     np.testing.assert_allclose(got["q"], got["sigma_mu2"] + got["sigma_y2"], rtol=2e-3)
     np.testing.assert_allclose(got["c"], got["gamma"] / (1 + got["gamma"]), rtol=0, atol=1e-2)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_inputs_that_collapse_onto_few_directions(dtype):
+    # At a depth comparable to the width, differences between inputs fall onto fewer and fewer directions, and their
+    # covariance loses its rank to the digits of float32, later of float64.
+    common = {
+        "activation": "relu", "sigma_w2": 1.5, "sigma_b2": 0.1, "width": 40, "inputs": 30, "depth": 60, "networks": 300,
+        "dtype": dtype,
+    }  # fmt: skip
+    direct = simulate(method="direct", seed=21, **common)
+    gram = simulate(method="gram", seed=22, **common)
+    for layer in (19, 39, 59):
+        for name in ("sigma_y2", "q"):
+            assert stats.ks_2samp(direct[name][:, layer], gram[name][:, layer]).pvalue > 1e-5, f"{name} {layer + 1}"

@@ -22,10 +22,11 @@ def test_import_is_light():
 
 
 def test_public_names():
-    assert set(igb.__all__) == {
+    promised = {
         *("Activation", "Ensemble", "FixedPoint", "Validation", "activations", "fixed_point", "get_num_threads"),
         *("moments", "network_mean", "propagate", "set_num_threads", "show_config", "simulate", "validate"),
     }
+    assert promised <= set(igb.__all__)
     for name in igb.__all__:
         assert getattr(igb, name).__doc__, name
 

@@ -1,6 +1,8 @@
 #include "cpu/covariance_factor.h"
 
+#include <algorithm>
 #include <cmath>
+#include <utility>
 #include <vector>
 
 #include "cpu/blas.h"
@@ -32,40 +34,76 @@ bool pivots_above(Size n, const double* l, double tolerance) {
     return true;
 }
 
-// Right-looking Cholesky of a positive semi-definite matrix, in place, lower triangle: a pivot at or below the
-// tolerance is taken as zero, with its column.
-void semidefinite_cholesky(Size n, double* a, double tolerance) {
-    for (Size k = 0; k < n; ++k) {
-        double* const column = a + k * n;
-        if (!(column[k] > tolerance)) {
-            for (Size i = k; i < n; ++i) column[i] = 0.0;
-            continue;
-        }
-        const double pivot = std::sqrt(column[k]);
-        for (Size i = k; i < n; ++i) column[i] /= pivot;
-        for (Size j = k + 1; j < n; ++j) {
-            double* const target = a + j * n;
-            const double factor = column[j];
-            for (Size i = j; i < n; ++i) target[i] -= factor * column[i];
-        }
+// The largest of the conditional variances, from `first` on in the order.
+Size largest(const std::vector<Size>& order, const std::vector<double>& rest, Size first) {
+    Size best = first;
+    for (Size i = first + 1; i < static_cast<Size>(order.size()); ++i)
+        if (rest[at(order[at(i)])] > rest[at(order[at(best)])]) best = i;
+    return best;
+}
+
+// Cholesky with complete pivoting of a positive semi-definite matrix that rounding may have made slightly indefinite:
+// every row of L stays within its diagonal entry, where an order fixed beforehand would divide noise by small pivots.
+// Rows of l are in the order of the matrix, columns in the order returned; the matrix is the lower triangle of c.
+std::vector<Size> pivoted_cholesky(Size n, const double* c, double tolerance, double* l) {
+    std::vector<Size> order(at(n));
+    std::vector<double> rest(at(n));
+    for (Size i = 0; i < n; ++i) {
+        order[at(i)] = i;
+        rest[at(i)] = c[i * n + i];
     }
+    std::fill(l, l + n * n, 0.0);
+    for (Size k = 0; k < n; ++k) {
+        if (k > 0) std::swap(order[at(k)], order[at(largest(order, rest, k))]);
+        const Size p = order[at(k)];
+        if (!(rest[at(p)] > tolerance)) {
+            if (k == 0) continue;  // the first input may be zero alone
+            break;
+        }
+        double* const column = l + k * n;
+        for (Size i = 0; i < n; ++i) column[i] = i < p ? c[i * n + p] : c[p * n + i];
+        for (Size j = 0; j < k; ++j) {
+            const double factor = l[j * n + p];
+            for (Size i = 0; i < n; ++i) column[i] -= factor * l[j * n + i];
+        }
+        const double pivot = std::sqrt(rest[at(p)]);
+        // What is known already (earlier pivots among it) has no covariance left with anything, only noise.
+        for (Size i = 0; i < n; ++i) column[i] = rest[at(i)] > tolerance ? column[i] / pivot : 0.0;
+        for (Size i = 0; i < n; ++i) rest[at(i)] -= column[i] * column[i];
+        rest[at(p)] = 0.0;
+    }
+    return order;
+}
+
+std::vector<Size> natural_order(Size n) {
+    std::vector<Size> order(at(n));
+    for (Size i = 0; i < n; ++i) order[at(i)] = i;
+    return order;
 }
 
 }  // namespace
 
 template <class T>
-void covariance_factor(Size n, const double* products, double gain, double accuracy, double* scratch, T* factor) {
+std::vector<Size> covariance_factor(Size n, const double* products, double gain, double accuracy, double* scratch,
+                                    T* factor) {
     const double tolerance = 16.0 * accuracy;
-    std::vector<double> scale = scale_to_correlations(n, products, gain, scratch);
+    const std::vector<double> scale = scale_to_correlations(n, products, gain, scratch);
+    std::vector<Size> order = natural_order(n);
+    std::vector<double> pivoted;
+    const double* l = scratch;
     if (blas::potrf_lower(at(n), scratch, at(n)) != 0 || !pivots_above(n, scratch, tolerance)) {
-        scale = scale_to_correlations(n, products, gain, scratch);
-        semidefinite_cholesky(n, scratch, tolerance);
+        scale_to_correlations(n, products, gain, scratch);
+        pivoted.resize(at(n * n));
+        order = pivoted_cholesky(n, scratch, tolerance, pivoted.data());
+        l = pivoted.data();
     }
     for (Size b = 0; b < n; ++b)
-        for (Size a = b; a < n; ++a) factor[b * n + a] = static_cast<T>(scale[at(a)] * scratch[b * n + a]);
+        for (Size a = b; a < n; ++a)
+            factor[b * n + a] = static_cast<T>(scale[at(order[at(a)])] * l[b * n + order[at(a)]]);
+    return order;
 }
 
-template void covariance_factor(Size, const double*, double, double, double*, float*);
-template void covariance_factor(Size, const double*, double, double, double*, double*);
+template std::vector<Size> covariance_factor(Size, const double*, double, double, double*, float*);
+template std::vector<Size> covariance_factor(Size, const double*, double, double, double*, double*);
 
 }  // namespace igb

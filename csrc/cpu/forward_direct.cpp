@@ -19,21 +19,23 @@ namespace igb {
 namespace {
 
 constexpr Size inputs_per_chunk = 1024;
+constexpr Size tiles_per_block = 4;  // a product of 128 x 512 weights runs at the BLAS's full rate and fits the cache
 
-// Activations of all nodes, tile after tile, each tile a contiguous column-major block.
+// Activations of all nodes, block after block, each block a contiguous column-major matrix: what one product reads. A
+// tile, what one thread writes, is some rows of a block.
 template <class T>
-struct TiledActivations {
+struct BlockedActivations {
     AlignedVector<T> values;
-    Tiling tiling{0, 1};
+    Tiling blocks{0, 1};
     Size columns = 0;
 
-    void resize(const Tiling& t, Size c) {
-        tiling = t;
+    void resize(const Tiling& b, Size c) {
+        blocks = b;
         columns = c;
-        values.resize(at(t.tiles() * t.size * c));
+        values.resize(at(b.tiles() * b.size * c));
     }
-    T* tile(Size t) { return values.data() + t * tiling.size * columns; }
-    const T* tile(Size t) const { return values.data() + t * tiling.size * columns; }
+    const T* block(Size b) const { return values.data() + b * blocks.size * columns; }
+    T* rows_from(Size node) { return values.data() + node / blocks.size * blocks.size * columns + node % blocks.size; }
 };
 
 // What each node of a layer has shown in the chunks so far, in absolute units.
@@ -50,7 +52,7 @@ struct NodeRecords {
 
 template <class T>
 struct DirectState {
-    TiledActivations<T> now, next;  // x^(l-1), x^(l)
+    BlockedActivations<T> now, next;  // x^(l-1), x^(l)
     AlignedVector<double> pairs;
     TileUnits units, next_units;
     TileNorms norms;  // of x^(l-1)
@@ -64,12 +66,17 @@ Size chunk_size(const ForwardRequest& request) {
     return std::min(chunk, request.inputs - 1);  // besides the first input, which goes with every chunk
 }
 
+Size tile_size(const ForwardRequest& request, std::size_t element_size) {
+    const Size tile = choose_tile(request, chunk_size(request) + 1, element_size);
+    return request.tile > 0 ? tile : std::min<Size>(tile, 128);
+}
+
 // Memory that one network takes while it is run.
-double state_bytes(const ForwardRequest& request, Size tile, std::size_t element_size) {
+double state_bytes(const ForwardRequest& request, Size block, std::size_t element_size) {
     const Size chunk = chunk_size(request);
     const double columns = static_cast<double>(chunk + 1), element = static_cast<double>(element_size);
-    const double features = static_cast<double>(Tiling{request.features, tile}.tiles() * tile);
-    const double nodes = static_cast<double>(Tiling{request.width, tile}.tiles() * tile);
+    const double features = static_cast<double>(Tiling{request.features, block}.tiles() * block);
+    const double nodes = static_cast<double>(Tiling{request.width, block}.tiles() * block);
     const bool several = chunk < request.inputs - 1;
     const double records = several ? static_cast<double>(request.depth * request.width) * 5.0 * sizeof(double) : 0.0;
     return (std::max(features, nodes) + nodes) * columns * element + columns * columns * sizeof(double) + records;
@@ -80,19 +87,22 @@ class DirectForward {
 public:
     DirectForward(const ForwardRequest& request, const ForwardResult& result, Monitor& monitor)
         : request_(request), result_(result), monitor_(monitor), chunk_(chunk_size(request)),
-          chunks_((request.inputs - 1 + chunk_ - 1) / chunk_), tile_(choose_tile(request, chunk_ + 1, sizeof(T))),
-          features_{request.features, tile_}, nodes_{request.width, tile_}, workers_(max_workers()) {
+          chunks_((request.inputs - 1 + chunk_ - 1) / chunk_), tile_(tile_size(request, sizeof(T))),
+          block_(tiles_per_block * tile_), features_{request.features, tile_}, nodes_{request.width, tile_},
+          workers_(max_workers()) {
         for (int w = 0; w < workers_; ++w) {
             scratch_.emplace_back(tile_, chunk_ + 1);
-            weights_.emplace_back(at(tile_ * tile_));
+            weights_.emplace_back(at(tile_ * block_));
         }
     }
 
     void run() {
-        const double products = static_cast<double>(nodes_.tiles()) *
-                                static_cast<double>(features_.tiles() + (request_.depth - 1) * nodes_.tiles());
+        const Size first_blocks = Tiling{request_.features, block_}.tiles();
+        const Size blocks = Tiling{request_.width, block_}.tiles();
+        const double products =
+            static_cast<double>(nodes_.tiles()) * static_cast<double>(first_blocks + (request_.depth - 1) * blocks);
         monitor_.expect(products * static_cast<double>(chunks_ * request_.networks));
-        const Size group = choose_group(request_, nodes_.tiles(), workers_, state_bytes(request_, tile_, sizeof(T)));
+        const Size group = choose_group(request_, nodes_.tiles(), workers_, state_bytes(request_, block_, sizeof(T)));
         std::vector<DirectState<T>> states(at(group));
         for (Size first = 0; first < request_.networks; first += group) {
             states.resize(at(std::min(group, request_.networks - first)));
@@ -138,15 +148,15 @@ private:
         for (auto& state : states) {
             state.units = {};
             state.norms = {};
-            state.now.resize(features_, range.columns);
+            state.now.resize({request_.features, block_}, range.columns);
         }
         std::vector<TileNorms> norms(at(workers_));
         for_tiles_in_order(
             states.size(), at(features_.tiles()), workers_,
             [&](std::size_t g, std::size_t t, int worker) {
                 const Size tile = static_cast<Size>(t), n = features_.nodes(tile);
-                T* const x = states[g].now.tile(tile);
-                load_inputs(request_, network(first, g), range, features_.begin(tile), n, x, tile_);
+                T* const x = states[g].now.rows_from(features_.begin(tile));
+                load_inputs(request_, network(first, g), range, features_.begin(tile), n, x, block_);
                 norms[at(worker)] = norms_of(x, n, range.columns);
             },
             [&](std::size_t g, std::size_t, int worker) { add_norms(states[g].norms, norms[at(worker)]); });
@@ -157,7 +167,7 @@ private:
         for (Size a = 0; a < columns; ++a) {
             double square = 0.0;
             for (Size i = 0; i < n; ++i)
-                square += static_cast<double>(x[a * tile_ + i]) * static_cast<double>(x[a * tile_ + i]);
+                square += static_cast<double>(x[a * block_ + i]) * static_cast<double>(x[a * block_ + i]);
             (a == 0 ? norms.origin : norms.difference) += square;
         }
         return norms;
@@ -169,7 +179,7 @@ private:
     }
 
     void begin_layer(DirectState<T>& state, Size fan_in, const InputRange& range) const {
-        state.next.resize(nodes_, range.columns);
+        state.next.resize({request_.width, block_}, range.columns);
         state.next_units = units_after(state.units, state.norms, fan_in, range.columns, request_);
         state.norms = {};
         state.sums = {};
@@ -200,14 +210,14 @@ private:
         const StreamId id{request_.seed, network, static_cast<std::uint32_t>(layer),
                           static_cast<std::uint32_t>(Stream::weights)};
         const Size begin = nodes_.begin(tile), n = nodes_.nodes(tile);
-        const Tiling& from = state.now.tiling;
-        T* const y = state.next.tile(tile);
+        const Tiling& from = state.now.blocks;
+        T* const y = state.next.rows_from(begin);
         for (Size block = 0; block < from.tiles() && !monitor_.stopped(); ++block) {
             const Size k = from.nodes(block);
             for (Size i = 0; i < n; ++i)
-                fill_normals(id, static_cast<std::uint32_t>(begin + i), from.begin(block), k, weights + i * tile_);
-            blas::gemm(blas::Trans::yes, blas::Trans::no, at(n), at(range.columns), at(k), scale, weights, at(tile_),
-                       state.now.tile(block), at(tile_), block == 0 ? T{0} : T{1}, y, at(tile_));
+                fill_normals(id, static_cast<std::uint32_t>(begin + i), from.begin(block), k, weights + i * block_);
+            blas::gemm(blas::Trans::yes, blas::Trans::no, at(n), at(range.columns), at(k), scale, weights, at(block_),
+                       state.now.block(block), at(block_), block == 0 ? T{0} : T{1}, y, at(block_));
             monitor_.advance(1.0);
         }
     }
@@ -215,11 +225,11 @@ private:
     void finish_tile(DirectState<T>& state, Size first, std::size_t g, Size layer, Size tile, const InputRange& range,
                      TileScratch<T>& s) {
         const Size begin = nodes_.begin(tile), n = nodes_.nodes(tile);
-        T* const y = state.next.tile(tile);
+        T* const y = state.next.rows_from(begin);
         add_bias(request_, network(first, g), layer, begin, n, state.units.origin, y, s.bias.data());
-        pair_products(y, tile_, n, range.columns, s.pairs.data());
+        pair_products(y, block_, n, range.columns, s.pairs.data());
         s.norms =
-            activate_tile(request_.activation, n, range.columns, y, tile_, state.units, state.next_units, s.moments());
+            activate_tile(request_.activation, n, range.columns, y, block_, state.units, state.next_units, s.moments());
         if (chunks_ > 1) {
             record_nodes(state, layer, begin, n, range, s);
             return;
@@ -284,7 +294,7 @@ private:
     const ForwardRequest& request_;
     const ForwardResult& result_;
     Monitor& monitor_;
-    const Size chunk_, chunks_, tile_;
+    const Size chunk_, chunks_, tile_, block_;
     const Tiling features_, nodes_;
     const int workers_;
     std::vector<TileScratch<T>> scratch_;
@@ -300,12 +310,12 @@ void forward_direct(const ForwardRequest& request, const ForwardResult& result, 
 
 double forward_direct_memory(const ForwardRequest& request, std::size_t element_size) {
     const double columns = static_cast<double>(chunk_size(request) + 1), element = static_cast<double>(element_size);
-    const Size tile = choose_tile(request, chunk_size(request) + 1, element_size);
+    const Size tile = tile_size(request, element_size), block = tiles_per_block * tile;
     const int workers = max_workers();
-    const double state = state_bytes(request, tile, element_size);
+    const double state = state_bytes(request, block, element_size);
     const Size group = choose_group(request, Tiling{request.width, tile}.tiles(), workers, state);
     const double scratch =
-        (2.0 * columns * columns + static_cast<double>(tile) * (columns + static_cast<double>(tile))) * element;
+        (2.0 * columns * columns + static_cast<double>(tile) * (columns + static_cast<double>(block))) * element;
     return static_cast<double>(group) * state + workers * scratch;
 }
 

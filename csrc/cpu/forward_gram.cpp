@@ -105,6 +105,7 @@ private:
     // From x^(l-1) to the law of y^(l).
     void begin_layer(GramState<T>& state, Size fan_in) const {
         const double gain = request_.sigma_w2 / static_cast<double>(fan_in);
+        // Where it reorders the inputs they stay reordered: no estimate asks which is which, only the origin stays first.
         covariance_factor(inputs_, state.products.data(), gain, double{std::numeric_limits<T>::epsilon()},
                           state.scratch.data(), state.factor.data());
         state.next_units = units_after(state.units, state.sums.norms, fan_in, inputs_, request_);
