@@ -299,6 +299,10 @@ def test_figure_of_few_layers(depth):
     plt = pytest.importorskip("matplotlib.pyplot")
     figure = igb.validate(igb.Ensemble("tanh", 1.0), width=100, depth=depth, inputs=5).plot()
     figure.canvas.draw()
+    for axes in figure.axes:
+        low, high = axes.get_ylim()
+        assert low < high < float("inf")
+        assert axes.lines, axes.get_ylabel()
     plt.close(figure)
 
 
