@@ -3,7 +3,8 @@
 # when the library loads; the features that it asks the processor for are those that the flags here let the compiler
 # use. Everything else is compiled for the architecture's baseline.
 set(igbfast_kernel_sources
-    csrc/cpu/normals.cpp csrc/cpu/activate.cpp csrc/cpu/expectations.cpp csrc/cpu/kernels.cpp)
+    csrc/cpu/normals.cpp csrc/cpu/activate.cpp csrc/cpu/expectations.cpp csrc/cpu/tabulated.cpp
+    csrc/cpu/covariance_rows.cpp csrc/cpu/kernels.cpp)
 
 function(igbfast_add_isa isa)
     add_library(igbfast_${isa} OBJECT ${igbfast_kernel_sources})

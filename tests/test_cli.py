@@ -28,10 +28,12 @@ def run(*arguments):
 def no_work(monkeypatch):
     """The compiled engine must not be reached."""
 
-    def fail(**_):
+    def fail(*_, **__):
         raise AssertionError("work was begun")
 
     monkeypatch.setattr(_core, "simulate", fail)
+    monkeypatch.setattr(cli, "phase_diagram", fail)
+    monkeypatch.setattr(cli, "fixed_point", fail)
 
 
 # --- validate
@@ -77,6 +79,70 @@ def test_validate_with_few_networks_is_not_a_pass():
     result = run("validate", *TANH, *SMALL, "--networks", 4)
     assert result.exit_code == 1
     assert "No verdict: it takes at least 16 networks, got 4" in result.stdout
+
+
+# --- phase
+
+GRID = ["--sigma-w2", "0.5:3:12", "--sigma-b2", "0:0.5:8"]
+
+
+def test_phase(tmp_path):
+    result = run("phase", "tanh", *GRID, "--output", tmp_path / "p.nc", "--figure", tmp_path / "p.png")
+    assert result.exit_code == 0, result.output
+    assert "sigma_w2 from 0.50000 to 3.0000 (12 values) x sigma_b2 from 0 to 0.50000 (8 values)" in result.stdout
+    for words in ("edge of chaos", "stable variance", "neutrality line", "ordered, persistent deep prejudice"):
+        assert words in result.stdout
+    expected = igb.phase_diagram("tanh", np.linspace(0.5, 3.0, 12), np.linspace(0.0, 0.5, 8))
+    assert f"{float(expected.edge_of_chaos[-1]):.9f}" in result.stdout
+    xr.testing.assert_identical(xr.load_dataset(tmp_path / "p.nc", engine="h5netcdf"), expected)
+    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_phase_of_pools_on_logarithmic_axes(tmp_path):
+    ranges = ["--sigma-w2", "0.1:10:6:log", "--sigma-b2", "0.01:1:4:log"]
+    output = ["--output", tmp_path / "p.nc", "--figure", tmp_path / "p.pdf", "--heat", "xi_c"]
+    result = run("phase", "relu", *ranges, "--pool", "max:2", *output)
+    assert result.exit_code == 0, result.output
+    assert "relu, MaxPool(2): phase diagram" in result.stdout
+    assert "1.333333333" in result.stdout
+    assert "1.099922524" in result.stdout
+    found = xr.load_dataset(tmp_path / "p.nc", engine="h5netcdf")
+    np.testing.assert_array_equal(found.sigma_w2, np.geomspace(0.1, 10.0, 6))
+    assert found.attrs["pool"] == "MaxPool(2)"
+
+
+def test_phase_of_residual_networks_says_that_there_are_no_lines():
+    result = run("phase", "tanh", "--residual", 0.1, "--sigma-w2", "1:2:3", "--sigma-b2", "0:1:2")
+    assert "No edge of chaos and no neutrality line." in result.stdout
+    assert "100.0 %  neither ordered nor chaotic" in result.stdout
+
+
+def test_phase_of_layernorm():
+    """chi = 1 at sigma_b2 = sigma_w2 (E[phi'^2] - E[phi^2]) at variance 1."""
+    result = run("phase", "tanh", "--layernorm", "--sigma-w2", "1:2:3", "--sigma-b2", "0.1:1:2")
+    gain = igb.moments("tanh", 1.0, derivative=1) - igb.moments("tanh", 1.0)
+    assert f"{0.1 / gain:.9f}" in result.stdout
+
+
+def test_phase_of_one_point():
+    result = run("phase", "tanh", "--sigma-w2", 2.5, "--sigma-b2", 0.05, "--pool", "avg:1")
+    assert result.exit_code == 0, result.output
+    assert "tanh, sigma_w2 = 2.5, sigma_b2 = 0.05: limit of infinite depth" in result.stdout
+    assert str(igb.fixed_point(igb.Ensemble("tanh", 2.5, 0.05))) in result.stdout
+
+
+def test_phase_of_one_point_lists_all_fixed_points():
+    ens = igb.Ensemble("gelu", 2.05, 0.05)
+    assert len(igb.fixed_point(ens).all_q) > 1
+    result = run("phase", "gelu", "--sigma-w2", 2.05, "--sigma-b2", 0.05)
+    assert result.stdout.count("stable") == 2
+    assert "(unstable)" in result.stdout
+
+
+def test_quiet_phase_prints_nothing(tmp_path):
+    result = run("phase", "tanh", "--sigma-w2", 2, "--sigma-b2", 0.1, "-q", "--output", tmp_path / "p.nc")
+    assert (result.exit_code, result.output) == (0, "")
+    assert xr.load_dataset(tmp_path / "p.nc", engine="h5netcdf")["q"].shape == (1, 1)
 
 
 # --- simulate and info
@@ -143,7 +209,7 @@ def test_help_names_the_verbs(arguments):
     result = run(*arguments)
     output = result.output
     assert result.exit_code == 0
-    assert all(verb in output for verb in ("validate", "simulate", "info", "igbfast validate"))
+    assert all(verb in output for verb in ("validate", "phase", "simulate", "info", "igbfast validate"))
     assert "Error" not in output
 
 
@@ -151,6 +217,7 @@ def test_help_names_the_verbs(arguments):
     ("verb", "words"),
     [
         ("validate", ["--sigma-w2", "--figure", "--output", "--quiet", "10000", "Exit code", "igbfast validate erf"]),
+        ("phase", ["FROM:TO:COUNT", "--pool", "--heat", "--residual", "--layernorm", "softplus", "igbfast phase relu"]),
         ("simulate", ["--sigma-b2", "--per-node", "--threads", "igbfast simulate relu"]),
         ("info", ["instruction set"]),
     ],
@@ -171,7 +238,7 @@ def test_help_of_each_verb(verb, words):
     [
         (
             ["validate", "tahn", "--sigma-w2", "1"],
-            "unknown activation 'tahn'; known are linear, relu, leaky_relu, tanh",
+            "unknown activation 'tahn'; known are linear, relu, leaky_relu, abs",
         ),
         (["validate", "tanh"], "validate tanh needs --sigma-w2"),
         (["validate", "--sigma-w2", "1"], "--sigma-w2 and --sigma-b2 need an activation"),
@@ -188,6 +255,28 @@ def test_help_of_each_verb(verb, words):
         (["validate", "--networks", "1"], "networks must be an integer from 2"),
         (["validate", "--dtype", "float16"], "dtype must be one of 'float32', 'float64', got 'float16'"),
         (["validate", "--wdith", "3"], "--wdith"),
+        (["phase", "tahn"], "unknown activation 'tahn'"),
+        (["phase", "tanh", "--sigma-w2", "1:2"], "--sigma-w2 must be a number or a range FROM:TO:COUNT such as 0.1:4"),
+        (["phase", "tanh", "--sigma-w2", "a"], "--sigma-w2 must be a number or a range FROM:TO:COUNT"),
+        (["phase", "tanh", "--sigma-w2", "nan"], "--sigma-w2 must be a number or a range FROM:TO:COUNT"),
+        (["phase", "tanh", "--sigma-b2", "0:1:2.5"], "--sigma-b2 must be a number or a range FROM:TO:COUNT"),
+        (["phase", "tanh", "--sigma-b2", "0:1:5:lin"], "--sigma-b2 must be a number or a range FROM:TO:COUNT"),
+        (["phase", "tanh", "--sigma-b2", "1:0:5"], "--sigma-b2 must rise from FROM to TO in 2 to 10000 values, got"),
+        (["phase", "tanh", "--sigma-b2", "0:1:1"], "--sigma-b2 must rise from FROM to TO in 2 to 10000 values, got"),
+        (["phase", "tanh", "--sigma-b2", "0:1:5:log"], "--sigma-b2 must begin above zero on a logarithmic axis"),
+        (["phase", "tanh", "--sigma-w2", "0:4:20"], "sigma_w2 must be a positive finite number, got 0.0"),
+        (["phase", "tanh", "--sigma-b2", "-1"], "sigma_b2 must be a non-negative finite number, got -1.0"),
+        (["phase", "tanh", "--pool", "max"], "--pool must be max:K, min:K or avg:K with a number K of nodes"),
+        (["phase", "tanh", "--pool", "mx:2"], "--pool must be max:K, min:K or avg:K with a number K of nodes"),
+        (["phase", "tanh", "--pool", "max:0"], "the size of MaxPool must be an integer from 1"),
+        (["phase", "tanh", "--residual", "-1"], "residual must be a positive finite number, got -1.0"),
+        (["phase", "tanh", "--heat", "gamma"], "--heat needs --figure"),
+        (["phase", "tanh", "--heat", "gama", "--figure", "f.png"], "did you mean 'gamma'?"),
+        (["phase", "tanh", "--figure", "f.jpg"], "--figure must end in .png or .pdf"),
+        (
+            ["phase", "tanh", "--sigma-w2", "1", "--figure", "f.png"],
+            "--figure needs ranges of --sigma-w2 and --sigma-b2",
+        ),
         (["valdate"], "valdate"),
     ],
 )

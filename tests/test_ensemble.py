@@ -113,3 +113,68 @@ def test_unknown_activation_lists_the_known_and_the_nearest():
 def test_activation_of_the_wrong_type(activation):
     with pytest.raises(TypeError, match="activation must be a name or an Activation"):
         igb.Ensemble(activation, 1.0)
+
+
+# ---- Pools, residual branches, LayerNorm -----------------------------------------------------------------------------
+
+
+def test_extras_are_kept_and_shown_as_far_as_they_are_set():
+    ens = igb.Ensemble("relu", 1.1, pool=igb.MaxPool(2), residual=0.5, layernorm=True)
+    assert ens.extras == {"pool": igb.MaxPool(2), "residual": 0.5, "layernorm": True}
+    assert repr(ens).endswith("pool=MaxPool(2), residual=0.5, layernorm=True)")
+    assert eval(repr(ens), {"Ensemble": igb.Ensemble, "MaxPool": igb.MaxPool}) == ens
+    assert pickle.loads(pickle.dumps(ens)) == ens
+    assert hash(copy.deepcopy(ens)) == hash(ens)
+    assert igb.Ensemble("relu", 1.1).extras == {}
+
+
+def test_a_pool_of_one_node_is_none():
+    assert igb.Ensemble("relu", 1.1, pool=igb.MaxPool(1)) == igb.Ensemble("relu", 1.1)
+
+
+def test_pools_are_values():
+    assert igb.MaxPool(2) == igb.MaxPool(np.int64(2)) != igb.MaxPool(3)
+    assert igb.MaxPool(2) != igb.MinPool(2)
+    assert len({igb.MaxPool(2), igb.MaxPool(2), igb.MinPool(2), igb.AvgPool(2)}) == 3
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        igb.AvgPool(2).size = 3
+
+
+@pytest.mark.parametrize("pool", [igb.MaxPool, igb.MinPool, igb.AvgPool])
+@pytest.mark.parametrize(
+    ("size", "error"), [(0, ValueError), (-2, ValueError), (2.0, TypeError), ("2", TypeError), (True, TypeError)]
+)
+def test_pools_of_a_size_that_is_none(pool, size, error):
+    with pytest.raises(error, match=f"the size of {pool.__name__} must be an integer from 1 to"):
+        pool(size)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"pool": 2}, TypeError, r"pool must be None, MaxPool\(k\), MinPool\(k\) or AvgPool\(k\), got 2"),
+        ({"pool": igb.MaxPool}, TypeError, "pool must be None"),
+        ({"residual": 0.0}, ValueError, "residual must be a positive finite number, got 0.0"),
+        ({"residual": True}, TypeError, "residual must be a positive finite number, got True"),
+        ({"residual": float("inf")}, ValueError, "residual must be a positive finite number, got inf"),
+        ({"layernorm": 1}, TypeError, "layernorm must be True or False, got 1"),
+    ],
+)
+def test_extras_out_of_range(settings, error, message):
+    with pytest.raises(error, match=message):
+        igb.Ensemble("tanh", 1.0, **settings)
+
+
+@pytest.mark.parametrize(
+    ("ens", "named"),
+    [
+        (igb.Ensemble("relu", 1.0, pool=igb.MaxPool(2)), "pool"),
+        (igb.Ensemble("relu", 1.0, residual=0.1), "residual"),
+        (igb.Ensemble("relu", 1.0, layernorm=True), "layernorm"),
+        (igb.Ensemble("gelu", 1.0), "the activation 'gelu'"),
+        (igb.Ensemble("2 * tanh(x)", 1.0), "the activation '2"),
+    ],
+)
+def test_simulation_says_what_only_theory_does(ens, named):
+    with pytest.raises(ValueError, match=f"simulate does not take {named}.* yet.*theory .* does"):
+        igb.simulate(ens, width=10, depth=2, inputs=3)

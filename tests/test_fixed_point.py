@@ -309,6 +309,228 @@ def test_every_ensemble_has_an_answer(name, sigma_w2, sigma_b2):
         assert found.approach.law in ("constant", "exponential", "power law")
 
 
+# ---- All fixed points of the variance --------------------------------------------------------------------------------
+
+
+def test_several_fixed_points_of_the_variance():
+    """phi = x^3: E[phi^2] = 15 q^3, so that q = 15 w q^3 + b has two roots for small b; the larger one repels."""
+    w, b = 0.3, 0.1
+    found = igb.fixed_point(igb.Ensemble("polynomial(0, 0, 0, 1)", w, b), q0=0.1)
+    roots = [float(root.real) for root in np.roots([15 * w, 0.0, -1.0, b]) if abs(root.imag) < 1e-12 and root.real > 0]
+    assert [point.q for point in found.all_q] == pytest.approx(sorted(roots), rel=1e-12)
+    assert [point.stable for point in found.all_q] == [True, False]
+    assert [point.chi_q for point in found.all_q] == pytest.approx([45 * w * q * q for q in sorted(roots)], rel=1e-12)
+    assert found.q == found.all_q[0].q
+
+
+def test_from_above_the_unstable_one_the_variance_explodes():
+    found = igb.fixed_point(igb.Ensemble("polynomial(0, 0, 0, 1)", 0.3, 0.1), q0=10.0)
+    assert (found.q, found.phase) == (math.inf, "no limit")
+    assert found.q_law.law == "faster than exponential"
+    assert math.isnan(found.c)
+    assert len(found.all_q) == 2
+
+
+def test_without_biases_zero_is_a_fixed_point_and_stable_only_below_the_edge():
+    assert [p.stable for p in igb.fixed_point(igb.Ensemble("tanh", 2.0)).all_q] == [False, True]
+    assert [p.stable for p in igb.fixed_point(igb.Ensemble("tanh", 0.8)).all_q] == [True]
+    assert [p.stable for p in igb.fixed_point(igb.Ensemble("tanh", 1.0)).all_q] == [True]
+    assert igb.fixed_point(igb.Ensemble("sigmoid", 2.0)).all_q[0].q > 0.0  # which does not go through zero
+
+
+def test_a_start_between_two_attractors_decides():
+    """GELU without biases: signals die out from below the unstable variance, and diverge from above it."""
+    ens = igb.Ensemble("gelu", 2.2)
+    points = igb.fixed_point(ens).all_q
+    assert [point.stable for point in points] == [True, False]
+    threshold = points[1].q / 2.2
+    below, above = (igb.fixed_point(ens, q0=threshold * factor) for factor in (0.98, 1.02))
+    assert (below.q, above.q) == (0.0, math.inf)
+    assert igb.propagate(ens, 150, q0=0.98 * threshold).q[-1] < 0.1
+    assert igb.propagate(ens, 150, q0=1.02 * threshold).q[-1] > 100.0
+
+
+# ---- Every activation: against trajectories --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "sigma_w2", "sigma_b2"),
+    [
+        ("sigmoid", 3.0, 0.1), ("elu", 1.2, 0.1), ("gelu", 1.2, 0.1), ("hardtanh", 2.0, 0.1), ("sin", 3.0, 0.1),
+        ("cos", 3.0, 0.1), ("sign", 1.0, 0.3), ("step", 2.0, 0.0), ("gaussian", 5.0, 0.05), ("softplus", 1.5, 0.2),
+    ],
+)  # fmt: skip
+def test_any_activation_ends_where_its_trajectory_does(name, sigma_w2, sigma_b2):
+    ens = igb.Ensemble(name, sigma_w2, sigma_b2)
+    found = igb.fixed_point(ens)
+    ds = igb.propagate(ens, 250)
+    end = ds.isel(layer=-1)
+    assert float(end.q) == pytest.approx(found.q, rel=1e-10)
+    assert float(end.c) == pytest.approx(found.c, rel=1e-9, abs=1e-9)
+    assert float(end.chi) == pytest.approx(found.chi, rel=1e-9)
+    distance = (ds.sigma_y2 / ds.q if found.c == 1.0 else abs(ds.c - found.c)).values
+    settled = int(np.argmax(distance < 1e-8))
+    assert found.approach.law == "exponential"
+    assert distance[settled] / distance[settled - 1] == pytest.approx(found.approach.rate, rel=1e-2)
+
+
+@pytest.mark.parametrize(("name", "exponent"), [("elu", 1), ("hardtanh", 2), ("tanh", 1), ("2 * relu(x) - x", 2)])
+def test_the_bend_of_the_correlation_map_makes_the_power_law(name, exponent):
+    """1 - c' = (1 - c) - B (1 - c)^(1 + p) gives (p B l)^(-1/p); B from layers at the variance of the fixed point."""
+    sigma_b2 = 0.2
+    ens = igb.Ensemble(name, float(igb.edge_of_chaos(name, sigma_b2)), sigma_b2)
+    found = igb.fixed_point(ens)
+    assert found.phase == EDGE
+    assert found.approach.exponent == exponent
+    p = 1.0 / exponent
+    bends = []
+    for s in (4e-4, 1e-4):
+        q = found.q if math.isfinite(found.q) else 1e9
+        ds = igb.propagate(ens, 2, q0=(q - sigma_b2) / ens.sigma_w2, c0=1.0 - s * q / (q - sigma_b2))
+        first, second = (ds.sigma_y2 / ds.q).values
+        bends.append((first - second) / first ** (1 + p))
+    bend = 2 * bends[1] - bends[0]  # corrections are of the order of sqrt(1 - c)
+    grows = 4.0 if found.q == math.inf else 1.0  # q by sigma_b2 a layer: 1 - c falls in addition as sigma_y2 / q
+    assert (p * bend) ** -exponent / grows == pytest.approx(found.approach.prefactor, rel=2e-3)
+
+
+# ---- Pools -----------------------------------------------------------------------------------------------------------
+
+
+def test_relu_with_average_pool_is_critical_twice():
+    """Variance at 4 pi / (pi + 1), gradients at 4; between them, gradients vanish while the variance diverges."""
+    pool = igb.AvgPool(2)
+    found = igb.fixed_point(igb.Ensemble("relu", 3.5, 0.1, pool=pool))
+    assert (found.q, found.phase) == (math.inf, ORDERED)
+    assert found.chi == pytest.approx(3.5 / 4, rel=1e-14)
+    assert found.chi_q == pytest.approx(3.5 * (math.pi + 1) / (4 * math.pi), rel=1e-14)
+    assert found.approach.rate == pytest.approx(math.pi / (math.pi + 1), rel=1e-14)  # whatever sigma_w2 is
+    ds = igb.propagate(igb.Ensemble("relu", 3.5, 0.1, pool=pool), 300)
+    s = (ds.sigma_y2 / ds.q).values
+    assert s[-1] / s[-2] == pytest.approx(found.approach.rate, rel=1e-9)
+
+
+def test_relu_with_min_pool_has_correlations_below_one():
+    """E[P'^2] = 1/4 exceeds E[P^2] / q = (pi - 2) / (4 pi): c = 1 repels although ReLU alone would attract it."""
+    ens = igb.Ensemble("relu", 3.0, pool=igb.MinPool(2))
+    found = igb.fixed_point(ens)
+    assert found.q == 0.0
+    assert found.chi == pytest.approx(0.75, rel=1e-12)
+    assert found.chi_q == pytest.approx(3.0 * (math.pi - 2) / (4 * math.pi), rel=1e-12)
+    end = igb.propagate(ens, 60).isel(layer=-1)
+    assert float(end.c) == pytest.approx(found.c, rel=1e-6)
+    assert found.phase == "ordered, neutrality"
+
+
+def test_max_pool_bends_the_correlation_map_where_nodes_tie():
+    """phi(x) = x, two nodes: 1 - c' = (1 - c) - B (1 - c)^(3/2), with B from the surface u1 = u2."""
+    found = igb.fixed_point(igb.Ensemble("linear", 1.0, pool=igb.MaxPool(2)))
+    # There, the gradient jumps from (1, 0) to (0, 1), by a square of 2; (u1 - u2) / sqrt 2 is standard normal.
+    bend = (2.0 / 3.0) / math.sqrt(math.pi) * 2.0 / math.sqrt(2.0 * math.pi)
+    assert found.approach.exponent == 2
+    assert found.approach.prefactor == pytest.approx(4.0 / bend**2, rel=1e-5)
+
+
+# ---- LayerNorm and residual networks ---------------------------------------------------------------------------------
+
+
+def hermite_expectations(phi, q, c, points=150):
+    """E[phi(u) phi(v)] by plain Gauss-Hermite quadrature in two dimensions."""
+    x, weights = np.polynomial.hermite_e.hermegauss(points)
+    weights = weights / weights.sum()
+    u = math.sqrt(q) * x
+    v = math.sqrt(q) * (c * x[:, None] + math.sqrt(1 - c * c) * x[None, :])
+    return float(np.einsum("i,j,i,ij->", weights, weights, phi(u), phi(v)))
+
+
+@pytest.mark.parametrize("layernorm", [False, True])
+@pytest.mark.parametrize("residual", [None, 0.3])
+def test_the_recursion_of_residual_and_normalised_networks(layernorm, residual):
+    w, b = 1.4, 0.1
+    ds = igb.propagate(igb.Ensemble("tanh", w, b, residual=residual, layernorm=layernorm), 8, c0=0.2)
+    q, q_ab = w + b, 0.2 * w + b
+    keep, gain = (0.0, 1.0) if residual is None else (1.0, residual)
+    for layer in range(8):
+        assert float(ds.q[layer]) == pytest.approx(q, rel=1e-6)
+        assert float(ds.c[layer]) == pytest.approx(q_ab / q, rel=1e-6)
+        seen = 1.0 if layernorm else q
+        chi = gain * w * hermite_expectations(lambda x: 1 / np.cosh(x) ** 2, seen, 1.0) / (q if layernorm else 1.0)
+        assert float(ds.chi[layer]) == pytest.approx(chi if residual is None else 1.0 + chi, rel=1e-6)
+        c = q_ab / q
+        square = hermite_expectations(np.tanh, seen, 1.0)
+        product = hermite_expectations(np.tanh, seen, c)
+        q, q_ab = keep * q + gain * (w * square + b), keep * q_ab + gain * (w * product + b)
+
+
+@pytest.mark.parametrize("name", ["tanh", "relu", "gelu"])
+def test_layernorm_fixed_points(name):
+    ens = igb.Ensemble(name, 2.0, 0.3, layernorm=True)
+    found = igb.fixed_point(ens)
+    end = igb.propagate(ens, 800).isel(layer=-1)
+    assert float(end.q) == pytest.approx(found.q, rel=1e-12)
+    assert float(end.c) == pytest.approx(found.c, rel=1e-10)
+    assert float(end.chi) == pytest.approx(found.chi, rel=1e-12)
+    assert found.chi_q == 0.0
+
+
+def test_layernorm_makes_relu_critical_without_biases_whatever_the_weights():
+    for sigma_w2 in (0.5, 2.0, 7.0):
+        assert igb.fixed_point(igb.Ensemble("relu", sigma_w2, layernorm=True)).phase == EDGE
+    assert igb.fixed_point(igb.Ensemble("relu", 7.0, 0.1, layernorm=True)).phase == ORDERED
+
+
+def log_gradient(ds):
+    """The logarithm of the product of chi from layer 1 on."""
+    return np.cumsum(np.log(ds.chi.values))
+
+
+def test_growth_of_a_residual_relu():
+    a, w = 0.2, 1.5
+    ens = igb.Ensemble("relu", w, 0.1, residual=a)
+    found, ds = igb.fixed_point(ens), igb.propagate(ens, 2000)
+    assert found.phase == "neither ordered nor chaotic, deep prejudice"
+    assert found.q_law.rate == found.gradient_law.rate == pytest.approx(1 + a * w / 2, rel=1e-14)
+    assert float(ds.q[-1] / ds.q[-2]) == pytest.approx(found.q_law.rate, rel=1e-12)
+    assert found.approach.exponent == found.gamma_law.exponent == 2
+    steps = (ds.sigma_y2 / ds.q).values[[999, 1999]] ** -0.5
+    assert ((steps[1] - steps[0]) / 1000) ** -2 == pytest.approx(found.approach.prefactor, rel=1e-2)
+
+
+def test_growth_of_a_residual_tanh():
+    """q by a (sigma_w2 + sigma_b2) a layer, gradients as exp(sqrt l): Yang and Schoenholz (2017)."""
+    a, w, b = 0.5, 1.0, 0.1
+    ens = igb.Ensemble("tanh", w, b, residual=a)
+    found, ds = igb.fixed_point(ens), igb.propagate(ens, 200_000)
+    assert (found.q_law.exponent, found.q_law.prefactor) == (1.0, pytest.approx(a * (w + b), rel=1e-6))
+    assert float(ds.q[-1]) / 200_000 == pytest.approx(a * (w + b), rel=1e-2)
+    assert found.gradient_law.law == "stretched exponential"
+    assert found.gradient_law.exponent == pytest.approx(0.5, abs=1e-6)
+    expected = a * w * (4 / 3) / math.sqrt(2 * math.pi * a * (w + b)) * 2  # E[sech^4] -> (4/3) / sqrt(2 pi q)
+    assert found.gradient_law.prefactor == pytest.approx(expected, rel=1e-5)
+    grown = log_gradient(ds)
+    slope = (grown[-1] - grown[50_000 - 1]) / (math.sqrt(200_000) - math.sqrt(50_000))
+    assert slope == pytest.approx(found.gradient_law.prefactor, rel=1e-2)
+    # c goes where (sigma_w2 (2/pi) asin c + sigma_b2) / (sigma_w2 + sigma_b2) = c: tanh has become a step
+    c = brentq(lambda x: (w * 2 / math.pi * math.asin(x) + b) / (w + b) - x, 0.0, 0.9)
+    assert found.c == pytest.approx(c, rel=1e-6)
+    assert float(ds.c[-1]) == pytest.approx(c, abs=0.01)
+
+
+def test_growth_of_a_residual_network_with_layernorm():
+    """Gradients grow as the power sigma_w2 D / (sigma_w2 V + sigma_b2) of the depth, 1 - c falls as the rest."""
+    ens = igb.Ensemble("tanh", 1.0, 0.4, residual=0.7, layernorm=True)
+    found, ds = igb.fixed_point(ens), igb.propagate(ens, 200_000)
+    d, v = igb.moments("tanh", 1.0, derivative=1), igb.moments("tanh", 1.0)
+    power = float(d / (v + 0.4))
+    assert found.gradient_law.exponent == pytest.approx(power, rel=1e-12)
+    assert found.q_law.prefactor == pytest.approx(0.7 * float(v + 0.4), rel=1e-12)
+    grown, rest = log_gradient(ds), np.log((ds.sigma_y2 / ds.q).values)
+    octave = math.log(2.0)
+    assert (grown[-1] - grown[99_999]) / octave == pytest.approx(power, rel=1e-3)
+    assert found.approach.exponent == pytest.approx(1 - power, rel=1e-12)
+    assert (rest[99_999] - rest[-1]) / octave == pytest.approx(1 - power, rel=1e-2)
+
+
 # ---- The object and its arguments ------------------------------------------------------------------------------------
 
 
@@ -320,7 +542,8 @@ def test_it_reads_well():
     assert lines[-1] == "1 - c shrinks exponentially, by the factor 0.75 per layer."
     assert repr(found).startswith(f"<FixedPoint: {ORDERED}; q=0.4, c=1, gamma=inf, chi=0.75, chi_q=0.75")
     fields = [field.name for field in dataclasses.fields(igb.FixedPoint)]
-    assert fields == ["q", "c", "gamma", "chi", "chi_q", "xi_q", "xi_c", "phase", "approach"]
+    laws = ["approach", "gamma_law", "q_law", "gradient_law"]
+    assert fields == ["q", "c", "gamma", "chi", "chi_q", "xi_q", "xi_c", "phase", *laws, "all_q"]
     with pytest.raises(dataclasses.FrozenInstanceError):
         found.q = 1.0
     assert found == igb.fixed_point(igb.Ensemble("relu", 1.5, 0.1), q0=2.0)

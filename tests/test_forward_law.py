@@ -82,7 +82,7 @@ def test_deep_prejudice_follows_theory(method, width, dtype):
     depth, networks = 120, 16
     got = simulate(method=method, sigma_w2=0.9, width=width, depth=depth, inputs=10, networks=networks, dtype=dtype)
     theory = _core.propagate(
-        activation="tanh", parameter=0.0, sigma_w2=0.9, sigma_b2=0.05, sigma_mu2=0.05, sigma_y2=0.9, depth=depth
+        phi=_core.Phi(kind="tanh"), sigma_w2=0.9, sigma_b2=0.05, sigma_mu2=0.05, sigma_y2=0.9, depth=depth
     )
     log_gamma = np.log(got["gamma"])
     error = log_gamma.std(axis=0, ddof=1) / np.sqrt(networks)

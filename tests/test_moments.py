@@ -20,12 +20,12 @@ SMOOTH = ["linear", "tanh", "erf"]
 
 def phi_arguments(name):
     phi = igb.Activation(name)
-    return {"activation": phi.name, "parameter": phi.parameter}
+    return {"phi": _core.Phi(kind=phi.name, parameter=phi.parameter)}
 
 
 def single(name, q):
     table = _core.single_moments(**phi_arguments(name), q=np.atleast_1d(np.asarray(q, float)))
-    return dict(zip(("mean", "square", "slope2", "square_dq"), table.T, strict=True))
+    return dict(zip(("mean", "square", "slope2", "square_dq", "mean_dq"), table.T, strict=True))
 
 
 def split(name, sigma_mu2, sigma_y2):
@@ -267,7 +267,10 @@ def test_extreme_variances_give_finite_numbers(name):
     for derivative in (0, 1, 2) if name in SMOOTH else (0, 1):
         assert np.isfinite(igb.moments(name, q_a, c, derivative=derivative, q_b=q_b)).all()
     assert np.isfinite(np.concatenate(split(name, q_a, q_b))).all()
-    assert np.isfinite(np.concatenate(list(single(name, q_a).values()))).all()
+    at = single(name, q_a)
+    slope_of_mean = at.pop("mean_dq")  # of a kinked phi: like 1 / sqrt(q)
+    assert np.isfinite(np.concatenate(list(at.values()))).all()
+    assert np.isfinite(slope_of_mean[q_a > 0.0]).all()
 
 
 # ---- Threads, instruction sets, interruption -------------------------------------------------------------------------
@@ -366,19 +369,26 @@ def test_arguments_are_refused(arguments, error, message):
         igb.moments(**({"activation": "tanh", "q": 1.0} | arguments))
 
 
+CORE_TANH = _core.Phi(kind="tanh")
+
+
 @pytest.mark.parametrize(
     "call",
     [
-        lambda x: _core.moments(activation="tanh", parameter=0.0, derivative=0, q_aa=-x, q_bb=x, c=x),
-        lambda x: _core.moments(activation="tanh", parameter=0.0, derivative=3, q_aa=x, q_bb=x, c=x),
-        lambda x: _core.moments(activation="relu", parameter=0.0, derivative=2, q_aa=x, q_bb=x, c=x),
-        lambda x: _core.moments(activation="tanh", parameter=0.0, derivative=0, q_aa=x, q_bb=x, c=2 * x),
-        lambda x: _core.moments(activation="tanh", parameter=0.0, derivative=0, q_aa=x, q_bb=x[:2], c=x),
-        lambda x: _core.moments(activation="sine", parameter=0.0, derivative=0, q_aa=x, q_bb=x, c=x),
-        lambda x: _core.moments(activation="leaky_relu", parameter=math.nan, derivative=0, q_aa=x, q_bb=x, c=x),
-        lambda x: _core.single_moments(activation="tanh", parameter=0.0, q=x * math.inf),
-        lambda x: _core.split_moments(activation="tanh", parameter=0.0, sigma_mu2=x, sigma_y2=-x),
-        lambda x: _core.split_moments(activation="tanh", parameter=0.0, sigma_mu2=x, sigma_y2=x[:1]),
+        lambda x: _core.moments(phi=CORE_TANH, derivative=0, q_aa=-x, q_bb=x, c=x),
+        lambda x: _core.moments(phi=CORE_TANH, derivative=3, q_aa=x, q_bb=x, c=x),
+        lambda x: _core.moments(phi=CORE_TANH, derivative=0, q_aa=x, q_bb=x, c=2 * x),
+        lambda x: _core.moments(phi=CORE_TANH, derivative=0, q_aa=x, q_bb=x[:2], c=x),
+        lambda x: _core.moments(phi=CORE_TANH, pool="sum", derivative=0, q_aa=x, q_bb=x, c=x),
+        lambda x: _core.moments(phi=CORE_TANH, pool="max", size=2, derivative=0, q_aa=x, q_bb=x, c=x),
+        lambda x: _core.moments(phi=CORE_TANH, pool="max", size=0, derivative=0, q_aa=x, q_bb=x, c=x),
+        lambda _: _core.Phi(kind="sine"),
+        lambda _: _core.Phi(kind="leaky_relu", parameter=math.nan),
+        lambda _: _core.Phi(components=[]),
+        lambda _: _core.Phi(components=[(-1.0, CORE_TANH)]),
+        lambda x: _core.single_moments(phi=CORE_TANH, q=x * math.inf),
+        lambda x: _core.split_moments(phi=CORE_TANH, sigma_mu2=x, sigma_y2=-x),
+        lambda x: _core.split_moments(phi=CORE_TANH, sigma_mu2=x, sigma_y2=x[:1]),
         lambda x: _core.evaluate(activation="tanh", parameter=0.0, what="area", x=x),
         lambda x: _core.evaluate(activation="tanh", parameter=0.0, what="value", x=x.astype(int)),
         lambda x: _core.difference(activation="tanh", parameter=0.0, m=x, d=x[:2]),

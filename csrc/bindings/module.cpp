@@ -6,5 +6,6 @@ PYBIND11_MODULE(_core, m) {
     igb::bindings::register_config(m);
     igb::bindings::register_sampling(m);
     igb::bindings::register_meanfield(m);
+    igb::bindings::register_kernel(m);
     igb::bindings::register_simulation(m);
 }

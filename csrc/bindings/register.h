@@ -8,6 +8,7 @@ namespace igb::bindings {
 void register_config(pybind11::module_& m);
 void register_sampling(pybind11::module_& m);
 void register_meanfield(pybind11::module_& m);
+void register_kernel(pybind11::module_& m);
 void register_simulation(pybind11::module_& m);
 
 }  // namespace igb::bindings

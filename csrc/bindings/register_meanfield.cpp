@@ -2,17 +2,23 @@
 // the checks, the array views, the GIL and the signals; the mathematics is in core/activations.h and cpu/.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
+#include <algorithm>
 #include <cmath>
+#include <memory>
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "bindings/activation_names.h"
 #include "bindings/register.h"
 #include "core/activations.h"
 #include "cpu/moments.h"
 #include "cpu/parallel.h"
+#include "cpu/phi.h"
 #include "cpu/propagate.h"
 
 namespace py = pybind11;
@@ -111,7 +117,7 @@ py::array difference(const std::string& name, double parameter, const py::array&
     return is_single(m) ? difference_as<float>(activation, m, d) : difference_as<double>(activation, m, d);
 }
 
-// ---- Expectations ---------------------------------------------------------------------------------------------------
+// ---- Checks ---------------------------------------------------------------------------------------------------------
 
 bool is_variance(double x) { return std::isfinite(x) && x >= 0.0; }
 
@@ -125,19 +131,105 @@ Activation checked_activation(const std::string& name, double parameter) {
     return activation_of(name, parameter);
 }
 
-Doubles moments(const std::string& name, double parameter, int derivative, const Doubles& q_aa, const Doubles& q_bb,
-                const Doubles& c) {
-    const Activation activation = checked_activation(name, parameter);
-    const bool smooth = visit<double>(activation, [](const auto& phi) { return phi.smooth; });
-    require(derivative >= 0 && derivative <= (smooth ? 2 : 1), "derivative must be 0, 1, or 2 where phi is smooth");
+// ---- What is integrated ---------------------------------------------------------------------------------------------
+
+std::vector<double> row_of(const Doubles& array, const char* message) {
+    require(array.ndim() == 1, message);
+    const std::vector<double> row(array.data(), array.data() + array.size());
+    for (const double x : row) require(std::isfinite(x), message);
+    return row;
+}
+
+Table::Series series_of(const Doubles& coefficients, std::size_t panels, const py::array_t<bool>& by_x,
+                        py::ssize_t which) {
+    require(coefficients.ndim() == 2 && coefficients.shape(0) == static_cast<py::ssize_t>(panels) &&
+                coefficients.shape(1) == table_terms,
+            "each series must have 16 coefficients for every panel");
+    Table::Series series;
+    series.coefficients.assign(coefficients.data(), coefficients.data() + coefficients.size());
+    for (const double x : series.coefficients) require(std::isfinite(x), "the coefficients must be finite");
+    for (std::size_t p = 0; p < panels; ++p) {
+        series.by_x.push_back(by_x.at(which, static_cast<py::ssize_t>(p)) ? 1 : 0);
+    }
+    return series;
+}
+
+std::shared_ptr<Table> table_of(const Doubles& edges, const Doubles& value, const Doubles& slope,
+                                const Doubles& curvature, const py::array_t<bool>& by_x, const Doubles& kinks,
+                                const Doubles& jumps, int parity, int monotone, double q_max) {
+    Table table;
+    table.edges = row_of(edges, "edges must be finite, in one dimension");
+    require(table.edges.size() >= 2, "edges must be two or more");
+    for (std::size_t i = 1; i < table.edges.size(); ++i) {
+        require(table.edges[i - 1] < table.edges[i], "edges must increase");
+    }
+    require(by_x.ndim() == 2 && by_x.shape(0) == 3 && by_x.shape(1) == static_cast<py::ssize_t>(table.panels()),
+            "by_x must be of shape (3, panels)");
+    const Doubles* const coefficients[3] = {&value, &slope, &curvature};
+    for (int m = 0; m < 3; ++m) table.series[m] = series_of(*coefficients[m], table.panels(), by_x, m);
+    table.kinks = row_of(kinks, "kinks must be finite, in one dimension");
+    table.jumps = row_of(jumps, "jumps must be finite, in one dimension");
+    require(table.kinks.size() == table.jumps.size(), "kinks and jumps must have the same length");
+    for (const double kink : table.kinks) {
+        require(std::binary_search(table.edges.begin(), table.edges.end(), kink), "every kink must be an edge");
+    }
+    require(parity >= -1 && parity <= 1 && monotone >= -1 && monotone <= 1, "parity and monotone must be -1, 0 or 1");
+    require(q_max > 0.0, "q_max must be positive");
+    table.parity = parity;
+    table.monotone = monotone;
+    table.q_max = q_max;
+    table.finish();
+    return std::make_shared<Table>(std::move(table));
+}
+
+Phi mixture_of(const std::vector<std::pair<double, Phi>>& components) {
+    require(!components.empty(), "components must not be empty");
+    Phi mixture;
+    for (const auto& [weight, phi] : components) {
+        require(weight > 0.0 && std::isfinite(weight), "weights must be positive and finite");
+        for (const Phi::Share& share : phi.shares) mixture.shares.push_back({weight * share.weight, share.leaf});
+    }
+    return mixture;
+}
+
+Pool pool_of(const std::string& kind, int size) {
+    require(size >= 1, "size must be 1 or more");
+    if (kind == "none") return {PoolKind::none, 1};
+    if (kind == "max") return {PoolKind::max, size};
+    if (kind == "min") return {PoolKind::min, size};
+    require(kind == "average", "pool must be none, max, min or average");
+    return {PoolKind::average, size};
+}
+
+void require_within_reach(const Phi& phi, const Doubles& q) {
+    const double q_max = phi.q_max();
+    for (py::ssize_t i = 0; i < q.size(); ++i) require(q.at(i) <= q_max, "the table of phi does not reach so far");
+}
+
+// ---- Expectations ---------------------------------------------------------------------------------------------------
+
+Doubles moments(const Phi& phi, const std::string& pool, int size, int derivative, const Doubles& q_aa,
+                const Doubles& q_bb, const Doubles& c) {
+    const Pool pooled = pool_of(pool, size);
+    require(derivative >= 0 && derivative <= 2, "derivative must be 0, 1 or 2");
     require_variances(q_aa, "q_aa must be a float64 array of one dimension, finite and not negative");
     require_variances(q_bb, "q_bb must be a float64 array of one dimension, finite and not negative");
+    require_within_reach(phi, q_aa);
+    require_within_reach(phi, q_bb);
     require(q_bb.size() == q_aa.size() && c.ndim() == 1 && c.size() == q_aa.size(), "lengths must agree");
     for (py::ssize_t i = 0; i < c.size(); ++i) require(std::fabs(c.at(i)) <= 1.0, "c must be from -1 to 1");
     Doubles result(q_aa.size());
     const double *const a = q_aa.data(), *const b = q_bb.data(), *const r = c.data();
     double* const out = result.mutable_data();
-    run_watched([&](Monitor& monitor) { pair_moments(activation, derivative, result.size(), a, b, r, out, monitor); });
+    run_watched([&](Monitor& monitor) { pair_moments(phi, pooled, derivative, result.size(), a, b, r, out, monitor); });
+    return result;
+}
+
+py::array table_values_at(const Table& table, int derivative, const Doubles& x) {
+    require(derivative >= 0 && derivative <= 2, "derivative must be 0, 1 or 2");
+    const std::vector<double> at = row_of(x, "x must be a finite float64 array of one dimension");
+    Doubles result(x.size());
+    kernels().table_values(table.view(), derivative, x.size(), at.data(), result.mutable_data());
     return result;
 }
 
@@ -148,35 +240,41 @@ Moments* rows_of(Doubles& table) {
     return reinterpret_cast<Moments*>(table.mutable_data());
 }
 
-Doubles single(const std::string& name, double parameter, const Doubles& q) {
-    const Activation activation = checked_activation(name, parameter);
+Doubles single(const Phi& phi, const std::string& pool, int size, const Doubles& q) {
+    const Pool pooled = pool_of(pool, size);
     require_variances(q, "q must be a float64 array of one dimension, finite and not negative");
-    Doubles result({q.size(), py::ssize_t{4}});
+    require_within_reach(phi, q);
+    Doubles result({q.size(), py::ssize_t{5}});
     SingleMoments* const out = rows_of<SingleMoments>(result);
     const double* const in = q.data();
-    run_watched([&](Monitor& monitor) { single_moments(activation, q.size(), in, out, monitor); });
+    run_watched([&](Monitor& monitor) { single_moments(phi, pooled, q.size(), in, out, monitor); });
     return result;
 }
 
-Doubles split(const std::string& name, double parameter, const Doubles& sigma_mu2, const Doubles& sigma_y2) {
-    const Activation activation = checked_activation(name, parameter);
+Doubles split(const Phi& phi, const std::string& pool, int size, const Doubles& sigma_mu2, const Doubles& sigma_y2) {
+    const Pool pooled = pool_of(pool, size);
     require_variances(sigma_mu2, "sigma_mu2 must be a float64 array of one dimension, finite and not negative");
     require_variances(sigma_y2, "sigma_y2 must be a float64 array of one dimension, finite and not negative");
     require(sigma_mu2.size() == sigma_y2.size(), "sigma_mu2 and sigma_y2 must have the same length");
+    for (py::ssize_t i = 0; i < sigma_y2.size(); ++i) {
+        require(sigma_mu2.at(i) + sigma_y2.at(i) <= phi.q_max(), "the table of phi does not reach so far");
+    }
     Doubles result({sigma_mu2.size(), py::ssize_t{2}});
     SplitMoments* const out = rows_of<SplitMoments>(result);
     const double *const mu = sigma_mu2.data(), *const y = sigma_y2.data();
-    run_watched([&](Monitor& monitor) { split_moments(activation, sigma_mu2.size(), mu, y, out, monitor); });
+    run_watched([&](Monitor& monitor) { split_moments(phi, pooled, sigma_mu2.size(), mu, y, out, monitor); });
     return result;
 }
 
 // ---- Recursion ------------------------------------------------------------------------------------------------------
 
-py::dict trajectory(const std::string& name, double parameter, double sigma_w2, double sigma_b2, double sigma_mu2,
-                    double sigma_y2, std::int64_t depth) {
-    const PropagateRequest request{checked_activation(name, parameter), sigma_w2, sigma_b2, sigma_mu2, sigma_y2, depth};
+py::dict trajectory(const Phi& phi, const std::string& pool, int size, double sigma_w2, double sigma_b2,
+                    double residual, bool layernorm, double sigma_mu2, double sigma_y2, std::int64_t depth) {
+    const PropagateRequest request{phi,       pool_of(pool, size), sigma_w2, sigma_b2, residual,
+                                   layernorm, sigma_mu2,           sigma_y2, depth};
     require(std::isfinite(sigma_w2) && sigma_w2 > 0.0, "sigma_w2 must be positive and finite");
     require(is_variance(sigma_b2), "sigma_b2 must be finite and not negative");
+    require(is_variance(residual), "residual must be finite and not negative");
     require(sigma_mu2 >= 0.0 && sigma_y2 >= 0.0, "sigma_mu2 and sigma_y2 must not be negative");
     require(depth >= 1 && depth < std::int64_t{1} << 24, "depth must be from 1 to 2^24 - 1");
     py::dict columns;
@@ -187,7 +285,9 @@ py::dict trajectory(const std::string& name, double parameter, double sigma_w2, 
     };
     const Trajectory out{column("sigma_mu2"), column("sigma_y2"), column("gamma"),
                          column("q"),         column("c"),        column("chi")};
-    run_watched([&](Monitor& monitor) { propagate(request, out, monitor); });
+    std::int64_t computed = 0;
+    run_watched([&](Monitor& monitor) { computed = propagate(request, out, monitor); });
+    columns["computed"] = computed;
     return columns;
 }
 
@@ -199,14 +299,36 @@ void register_meanfield(py::module_& m) {
           "phi(x), phi'(x) or phi''(x), in the dtype of x.");
     m.def("difference", &difference, py::kw_only(), "activation"_a, "parameter"_a, "m"_a, "d"_a,
           "phi(m + d) - phi(m) without cancellation.");
-    m.def("moments", &moments, py::kw_only(), "activation"_a, "parameter"_a, "derivative"_a, "q_aa"_a, "q_bb"_a, "c"_a,
-          "E[phi(u) phi(v)], or of derivatives, u and v normal with variances q_aa, q_bb and correlation c.");
-    m.def("single_moments", &single, py::kw_only(), "activation"_a, "parameter"_a, "q"_a,
-          "Rows of E[phi], E[phi^2], E[phi'^2] and d E[phi^2] / dq at variance q.");
-    m.def("split_moments", &split, py::kw_only(), "activation"_a, "parameter"_a, "sigma_mu2"_a, "sigma_y2"_a,
-          "Rows of E_mu[(E_e phi)^2] and E_mu[Var_e phi], y = mu + e.");
-    m.def("propagate", &trajectory, py::kw_only(), "activation"_a, "parameter"_a, "sigma_w2"_a, "sigma_b2"_a,
-          "sigma_mu2"_a, "sigma_y2"_a, "depth"_a, "Layers 1 to depth, from the sigma_mu2 and sigma_y2 of layer 1.");
+    py::class_<Table, std::shared_ptr<Table>>(m, "Table", "phi, phi' and phi'' as Chebyshev series on panels.")
+        .def(py::init([](const Doubles& edges, const Doubles& value, const Doubles& slope, const Doubles& curvature,
+                         const py::array_t<bool>& by_x, const Doubles& kinks, const Doubles& jumps, int parity,
+                         int monotone, double q_max) {
+                 return table_of(edges, value, slope, curvature, by_x, kinks, jumps, parity, monotone, q_max);
+             }),
+             py::kw_only(), "edges"_a, "value"_a, "slope"_a, "curvature"_a, "by_x"_a, "kinks"_a, "jumps"_a, "parity"_a,
+             "monotone"_a, "q_max"_a)
+        .def_readonly("q_max", &Table::q_max)
+        .def("__call__", &table_values_at, "derivative"_a, "x"_a, "phi^(m)(x) from the series.");
+    py::class_<Phi>(m, "Phi", "What is integrated: a known activation, a table, or a mixture of these.")
+        .def(py::init([](const std::string& kind, double parameter) {
+                 return Phi{{{1.0, {checked_activation(kind, parameter), nullptr}}}};
+             }),
+             py::kw_only(), "kind"_a, "parameter"_a = 0.0)
+        .def(py::init([](const std::shared_ptr<Table>& table) {
+                 return Phi{{{1.0, {Activation{ActivationKind::linear}, table}}}};
+             }),
+             py::kw_only(), "table"_a.none(false))
+        .def(py::init(&mixture_of), py::kw_only(), "components"_a)
+        .def_property_readonly("q_max", &Phi::q_max);
+    m.def("moments", &moments, py::kw_only(), "phi"_a, "pool"_a = "none", "size"_a = 1, "derivative"_a, "q_aa"_a,
+          "q_bb"_a, "c"_a, "E[P(u) P(v)], or of derivatives, u and v of variances q_aa, q_bb and correlation c.");
+    m.def("single_moments", &single, py::kw_only(), "phi"_a, "pool"_a = "none", "size"_a = 1, "q"_a,
+          "Rows of E[P], E[P^2], E[P'^2], d E[P^2] / dq and d E[P] / dq at variance q.");
+    m.def("split_moments", &split, py::kw_only(), "phi"_a, "pool"_a = "none", "size"_a = 1, "sigma_mu2"_a, "sigma_y2"_a,
+          "Rows of E_mu[(E_e P)^2] and E_mu[Var_e P], y = mu + e.");
+    m.def("propagate", &trajectory, py::kw_only(), "phi"_a, "pool"_a = "none", "size"_a = 1, "sigma_w2"_a, "sigma_b2"_a,
+          "residual"_a = 0.0, "layernorm"_a = false, "sigma_mu2"_a, "sigma_y2"_a, "depth"_a,
+          "Layers 1 to depth, from the sigma_mu2 and sigma_y2 of layer 1; `computed` says how many.");
 }
 
 }  // namespace igb::bindings

@@ -38,7 +38,8 @@ struct PiecewiseLinear {
     IGB_HD double kink() const { return (1.0 - a) * (1.0 - a) / (2.0 * pi); }
 
     IGB_HD SingleMoments single(double q) const {
-        return {(1.0 - a) * normal_peak * std::sqrt(q), line() * q, line(), line()};
+        const double root = std::sqrt(q), mean = (1.0 - a) * normal_peak;
+        return {mean * root, line() * q, line(), line(), a == 1.0 ? 0.0 : 0.5 * mean / root};
     }
 
     IGB_HD SplitMoments split(double sigma_mu2, double sigma_y2) const {
@@ -63,7 +64,7 @@ struct ErfMoments {
 
     IGB_HD SingleMoments single(double q) const {
         const double root = std::sqrt(0.25 + q);
-        return {0.0, two_over_pi * std::atan2(q, root), two_over_pi / root, 1.0 / (pi * (0.5 + q) * root)};
+        return {0.0, two_over_pi * std::atan2(q, root), two_over_pi / root, 1.0 / (pi * (0.5 + q) * root), 0.0};
     }
 
     // (pi/2) centre is the angle with sine sigma_mu2 / (q + 1/2), (pi/2) spread the angle from there to the one with

@@ -13,6 +13,14 @@ void normals_f64(const StreamId&, std::uint32_t row, std::uint64_t begin, std::u
 SingleMoments single_moments(const Activation&, double q);
 SplitMoments split_moments(const Activation&, double sigma_mu2, double sigma_y2);
 double pair_moment(const Activation&, int derivative, double q_aa, double q_bb, double c);
+SingleMoments table_single(const TableView&, int size, double q);
+SplitMoments table_split(const TableView&, int size, double sigma_mu2, double sigma_y2, SeriesCache&);
+double table_pair(const TableView&, int size, int derivative, double q_aa, double q_bb, double c, SeriesCache&);
+SingleMoments level_single(const TableMixture&, int size, double q);
+SplitMoments level_split(const TableMixture&, int size, double sigma_mu2, double sigma_y2);
+double level_pair(const TableMixture&, int size, int derivative, double q_aa, double q_bb, double c);
+void table_values(const TableView&, int derivative, std::int64_t count, const double* x, double* out);
+extern const CovarianceKernels covariance_kernels;
 
 extern const Kernels table;
 const Kernels table{
@@ -24,6 +32,14 @@ const Kernels table{
     .single_moments = single_moments,
     .split_moments = split_moments,
     .pair_moment = pair_moment,
+    .table_single = table_single,
+    .table_split = table_split,
+    .table_pair = table_pair,
+    .level_single = level_single,
+    .level_split = level_split,
+    .level_pair = level_pair,
+    .table_values = table_values,
+    .covariance = &covariance_kernels,
 };
 
 }  // namespace igb::inline IGB_ISA

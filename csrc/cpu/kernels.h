@@ -1,6 +1,6 @@
 // The kernels that are compiled once per instruction set, as a table of function pointers. CMake compiles each of
-// normals.cpp, activate.cpp, expectations.cpp and kernels.cpp for every supported set with IGB_ISA naming it;
-// dispatch.cpp picks the table when the library loads.
+// normals.cpp, activate.cpp, expectations.cpp, tabulated.cpp and kernels.cpp for every supported set with IGB_ISA naming
+// it; dispatch.cpp picks the table when the library loads.
 #pragma once
 
 #include <cstdint>
@@ -8,6 +8,8 @@
 #include "core/activation_kind.h"
 #include "core/stream.h"
 #include "cpu/activate.h"
+#include "cpu/covariance_rows.h"
+#include "cpu/table.h"
 
 namespace igb {
 
@@ -17,6 +19,7 @@ struct SingleMoments {
     double square;     // E[phi^2]
     double slope2;     // E[phi'^2]
     double square_dq;  // d E[phi^2] / d q
+    double mean_dq;    // d E[phi] / d q
 };
 
 // The two halves of E[phi^2] for a node y = mu + e, mu ~ N(0, sigma_mu2), e ~ N(0, sigma_y2), each without cancellation:
@@ -24,6 +27,32 @@ struct SingleMoments {
 struct SplitMoments {
     double centre;
     double spread;
+};
+
+// The expansion of phi^(m)(sqrt(q) z) in orthonormal Hermite polynomials h_n: E[f(u) f(v)] = sum_n f_n^2 c^n.
+struct HermiteSeries {
+    static constexpr int capacity = 512;
+    double q = -1.0;
+    int derivative = -1, terms = 0;
+    double f[capacity];        // f_n = E[f(z) h_n(z)]
+    double norm2 = 0.0;        // E[f^2], of which the f_n^2 are the most
+    double slope_norm2 = 0.0;  // q E[f'^2], of which the n f_n^2 are the most; inf where that does not exist
+};
+
+struct SeriesCache {
+    HermiteSeries a, b;
+};
+
+// What nodes draw their phi from, each with its weight, and whether their largest or their smallest value counts.
+struct TableShare {
+    double weight;
+    TableView table;
+};
+
+struct TableMixture {
+    const TableShare* shares;
+    int count;
+    bool largest;
 };
 
 struct Kernels {
@@ -43,6 +72,18 @@ struct Kernels {
     SingleMoments (*single_moments)(const Activation&, double q);
     SplitMoments (*split_moments)(const Activation&, double sigma_mu2, double sigma_y2);
     double (*pair_moment)(const Activation&, int derivative, double q_aa, double q_bb, double c);
+
+    // tabulated.cpp: the same for a phi given as a table; of the largest of `size` nodes, where phi is monotone.
+    SingleMoments (*table_single)(const TableView&, int size, double q);
+    SplitMoments (*table_split)(const TableView&, int size, double sigma_mu2, double sigma_y2, SeriesCache&);
+    double (*table_pair)(const TableView&, int size, int derivative, double q_aa, double q_bb, double c, SeriesCache&);
+    // The same for any phi, of the largest or smallest of `size` nodes; nan where it cannot be told to ten digits.
+    SingleMoments (*level_single)(const TableMixture&, int size, double q);
+    SplitMoments (*level_split)(const TableMixture&, int size, double sigma_mu2, double sigma_y2);
+    double (*level_pair)(const TableMixture&, int size, int derivative, double q_aa, double q_bb, double c);
+    void (*table_values)(const TableView&, int derivative, std::int64_t count, const double* x, double* out);
+
+    const CovarianceKernels* covariance;  // covariance_rows.cpp
 };
 
 const Kernels& kernels();  // the table in use

@@ -5,7 +5,7 @@
 #include <cmath>
 #include <limits>
 
-#include "cpu/kernels.h"
+#include "cpu/moments.h"
 
 namespace igb {
 
@@ -53,24 +53,34 @@ void write_overflow(const Trajectory& out, std::int64_t row, std::int64_t depth)
 
 }  // namespace
 
-void propagate(const PropagateRequest& request, const Trajectory& out, Monitor& monitor) {
+std::int64_t propagate(const PropagateRequest& request, const Trajectory& out, Monitor& monitor) {
     constexpr std::int64_t stretch = 4096;  // layers between two looks at the monitor: some milliseconds
-    const Kernels& use = kernels();
+    const bool quick = std::isinf(request.phi.q_max());
+    Expectations of(request.phi, request.pool);
     monitor.expect(static_cast<double>(request.depth));
+    const double gain = request.residual > 0.0 ? request.residual : 1.0;
     Kept mu2{request.sigma_mu2}, y2{request.sigma_y2};
     for (std::int64_t row = 0; row < request.depth; ++row) {
-        if (!std::isfinite(mu2.value + y2.value)) return write_overflow(out, row, request.depth);
+        if (!std::isfinite(mu2.value + y2.value)) {
+            write_overflow(out, row, request.depth);
+            return request.depth;
+        }
         mu2.settle();
         y2.settle();
         const double q = mu2.value + y2.value;
-        write(out, row, mu2, y2, request.sigma_w2 * use.single_moments(request.activation, q).slope2);
+        const double unit = request.layernorm && q > 0.0 ? 1.0 / q : 1.0;  // what phi sees is y sqrt(unit)
+        if (q * unit > request.phi.q_max()) return row;
+        const double factor = request.sigma_w2 * of.single(request.layernorm ? 1.0 : q).slope2 * unit;
+        write(out, row, mu2, y2, request.residual > 0.0 ? 1.0 + gain * factor : factor);
 
-        const SplitMoments next = use.split_moments(request.activation, mu2.value, y2.value);
-        mu2.value = request.sigma_w2 * next.centre + request.sigma_b2;
-        y2.value = request.sigma_w2 * next.spread;
-        if ((row + 1) % stretch == 0) monitor.advance(static_cast<double>(stretch));
-        if (monitor.stopped()) return;
+        const SplitMoments next = of.split(mu2.value * unit, y2.value * unit);
+        const double kept = request.residual > 0.0 ? 1.0 : 0.0;
+        mu2.value = kept * mu2.value + gain * (request.sigma_w2 * next.centre + request.sigma_b2);
+        y2.value = kept * y2.value + gain * (request.sigma_w2 * next.spread);
+        if (!quick || (row + 1) % stretch == 0) monitor.advance(quick ? static_cast<double>(stretch) : 1.0);
+        if (monitor.stopped()) return row + 1;
     }
+    return request.depth;
 }
 
 }  // namespace igb

@@ -230,7 +230,7 @@ struct Noise {
 
 struct TanhMoments {
     SingleMoments single(double q) const {
-        if (q == 0.0) return {0.0, 0.0, 1.0, 1.0};
+        if (q == 0.0) return {0.0, 0.0, 1.0, 1.0, 0.0};
         const double root = std::sqrt(q);
         const SinhRule rule = sinh_rule(half_pi / root, 0.0);
         double square = 0.0, slope2 = 0.0, square_dq = 0.0;  // square_dq = E[g phi phi'] / sqrt q
@@ -245,7 +245,7 @@ struct TanhMoments {
                 square_dq += nodes.weight[k] * (nodes.g[k] * phi * slope);
             }
         }
-        return {0.0, q * square, slope2, square_dq};
+        return {0.0, q * square, slope2, square_dq, 0.0};
     }
 
     SplitMoments split(double sigma_mu2, double sigma_y2) const {

@@ -10,26 +10,39 @@ Does the signal and its gradient survive depth, and which class does the network
 True
 """
 
-from . import activations, guessing
+from . import activations, guessing, phases
 from ._core import config as _config
 from .activations import Activation
 from .config import get_num_threads, set_num_threads, show_config
 from .ensemble import Ensemble
-from .meanfield import FixedPoint, fixed_point, moments, propagate
+from .fixed_points import FixedPoint, fixed_point
+from .kernel import kernel
+from .meanfield import mean_activation, moments, propagate
+from .phases import edge_of_chaos, neutrality_line, phase_diagram
+from .pools import AvgPool, MaxPool, MinPool
 from .simulation import network_mean, simulate
 from .validation import Validation, validate
 
 __all__ = [
     "Activation",
+    "AvgPool",
     "Ensemble",
     "FixedPoint",
+    "MaxPool",
+    "MinPool",
     "Validation",
     "activations",
+    "edge_of_chaos",
     "fixed_point",
     "get_num_threads",
     "guessing",
+    "kernel",
+    "mean_activation",
     "moments",
     "network_mean",
+    "neutrality_line",
+    "phase_diagram",
+    "phases",
     "propagate",
     "set_num_threads",
     "show_config",

@@ -1,7 +1,7 @@
 """Signatures of the compiled module; csrc/bindings registers them."""
 
 from collections.abc import Callable
-from typing import Any, Literal, TypedDict, TypeVar
+from typing import Any, Literal, TypedDict, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,21 +41,76 @@ def evaluate(
     *, activation: str, parameter: float, what: Literal["value", "slope", "curvature"], x: NDArray[_Real]
 ) -> NDArray[_Real]: ...
 def difference(*, activation: str, parameter: float, m: NDArray[_Real], d: NDArray[_Real]) -> NDArray[_Real]: ...
+
+class Table:
+    def __init__(
+        self,
+        *,
+        edges: _Floats,
+        value: _Floats,
+        slope: _Floats,
+        curvature: _Floats,
+        by_x: NDArray[np.bool_],
+        kinks: _Floats,
+        jumps: _Floats,
+        parity: int,
+        monotone: int,
+        q_max: float,
+    ) -> None: ...
+    @property
+    def q_max(self) -> float: ...
+    def __call__(self, derivative: int, x: _Floats) -> _Floats: ...
+
+class Phi:
+    @overload
+    def __init__(self, *, kind: str, parameter: float = 0.0) -> None: ...
+    @overload
+    def __init__(self, *, table: Table) -> None: ...
+    @overload
+    def __init__(self, *, components: list[tuple[float, Phi]]) -> None: ...
+    @property
+    def q_max(self) -> float: ...
+
 def moments(
-    *, activation: str, parameter: float, derivative: int, q_aa: _Floats, q_bb: _Floats, c: _Floats
+    *, phi: Phi, pool: str = "none", size: int = 1, derivative: int, q_aa: _Floats, q_bb: _Floats, c: _Floats
 ) -> _Floats: ...
-def single_moments(*, activation: str, parameter: float, q: _Floats) -> _Floats: ...
-def split_moments(*, activation: str, parameter: float, sigma_mu2: _Floats, sigma_y2: _Floats) -> _Floats: ...
+def single_moments(*, phi: Phi, pool: str = "none", size: int = 1, q: _Floats) -> _Floats: ...
+def split_moments(*, phi: Phi, pool: str = "none", size: int = 1, sigma_mu2: _Floats, sigma_y2: _Floats) -> _Floats: ...
 def propagate(
     *,
-    activation: str,
-    parameter: float,
+    phi: Phi,
+    pool: str = "none",
+    size: int = 1,
     sigma_w2: float,
     sigma_b2: float,
+    residual: float = 0.0,
+    layernorm: bool = False,
     sigma_mu2: float,
     sigma_y2: float,
     depth: int,
-) -> dict[str, _Floats]: ...
+) -> dict[str, Any]: ...
+
+class CovarianceMap:
+    def __init__(
+        self,
+        *,
+        k0: _Floats | None = None,
+        inputs: _Floats | None = None,
+        pool: str = "none",
+        size: int = 1,
+        sigma_w2: float,
+        sigma_b2: float,
+        residual: float = 0.0,
+        layernorm: bool = False,
+        depth: int,
+    ) -> None: ...
+    def advance(self, *, phi: Phi, layer: int, callback: Callable[[float], None] | None = None) -> int: ...
+    def covariance(self) -> _Floats: ...
+    def columns(self) -> dict[str, _Floats]: ...
+    @property
+    def largest_seen(self) -> float: ...
+
+def covariance_memory(*, inputs: int) -> float: ...
 def simulate(
     *,
     activation: str,

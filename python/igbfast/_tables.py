@@ -6,19 +6,32 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import xarray as xr
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from .phases import PHASES
 from .validation import JUDGED, LIMIT
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from .ensemble import Ensemble
+    from .fixed_points import FixedPoint
     from .validation import Validation
 
-__all__ = ["configuration_table", "number", "simulation_table", "validation_table", "with_error"]
+__all__ = [
+    "configuration_table",
+    "fixed_point_table",
+    "network_words",
+    "number",
+    "phase_table",
+    "simulation_table",
+    "validation_table",
+    "with_error",
+]
 
 _TWO_TABLES = 104  # columns that two quantities side by side take
 _COLOURS = {"passed": "green", "failed": "bold red", "undecided": "yellow"}
@@ -90,6 +103,57 @@ def simulation_table(dataset: xr.Dataset) -> Iterable[RenderableType]:
     yield Text(f"± is one standard error {errors}.", style="dim")
 
 
+def fixed_point_table(ens: Ensemble, point: FixedPoint) -> Iterable[RenderableType]:
+    """Where one network ends: the phase, the numbers, and how it gets there in words."""
+    attrs = {"activation": ens.activation, "sigma_w2": ens.sigma_w2, "sigma_b2": ens.sigma_b2, **ens.extras}
+    yield Text(f"{_ensemble_words(attrs)}: limit of infinite depth", style="bold")
+    yield Text(str(point))
+    if len(point.all_q) > 1:
+        each = (f"{number(at.q)} ({'stable' if at.stable else 'unstable'})" for at in point.all_q)
+        yield Text(f"fixed points of q: {', '.join(each)}")
+
+
+def phase_table(diagram: xr.Dataset) -> Iterable[RenderableType]:
+    """The lines at some sigma_b2, and how much of the diagram each phase takes."""
+    lines = {name: words for name, words in _LINES.items() if np.isfinite(diagram[name]).any()}
+    table = _table(["sigma_b2", *lines.values()])
+    for index in _spread(diagram.sizes["sigma_b2"], 9):
+        at = diagram.isel(sigma_b2=index)
+        values = (float(at[name]) for name in lines)
+        cells = ["none" if math.isnan(value) else number(value, 10) for value in values]
+        table.add_row(number(float(at["sigma_b2"])), *cells)
+    yield Text(f"{network_words(diagram.attrs)}: phase diagram", style="bold")
+    yield Text(" x ".join(f"{_range_words(diagram[name])}" for name in ("sigma_w2", "sigma_b2")))
+    yield ""
+    yield table if lines else Text("No edge of chaos and no neutrality line.")
+    yield ""
+    phase = diagram["phase"]
+    for code, name in enumerate(PHASES):
+        share = float((phase == code).mean())
+        if share > 0.0:
+            yield Text(f"{100.0 * share:5.1f} %  {name}")
+
+
+_LINES = {
+    "edge_of_chaos": "edge of chaos",
+    "edge_of_chaos_variance": "stable variance",
+    "neutrality_line": "neutrality line",
+}
+
+
+def _spread(count: int, most: int) -> list[int]:
+    """Indices of at most so many of `count` entries, evenly spread, with the first and the last."""
+    shown = min(count, most)
+    return sorted({round(i * (count - 1) / max(1, shown - 1)) for i in range(shown)})
+
+
+def _range_words(values: xr.DataArray) -> str:
+    low, high = number(float(values.min())), number(float(values.max()))
+    return (
+        f"{values.name} = {low}" if values.size == 1 else f"{values.name} from {low} to {high} ({values.size} values)"
+    )
+
+
 def configuration_table(entries: Mapping[str, object]) -> Table:
     """Two columns: what, and what was found."""
     table = Table(box=None, show_header=False, pad_edge=False)
@@ -126,7 +190,19 @@ def _table(headings: Iterable[str]) -> Table:
 
 
 def _ensemble_words(attrs: Mapping[str, object]) -> str:
-    return f"{attrs['activation']}, sigma_w2 = {attrs['sigma_w2']:g}, sigma_b2 = {attrs['sigma_b2']:g}"
+    return f"{network_words(attrs)}, sigma_w2 = {attrs['sigma_w2']:g}, sigma_b2 = {attrs['sigma_b2']:g}"
+
+
+def network_words(attrs: Mapping[str, object]) -> str:
+    """The activation, and what makes the network more than a plain one."""
+    words = [str(attrs["activation"])]
+    if "pool" in attrs:
+        words.append(str(attrs["pool"]))
+    if "residual" in attrs:
+        words.append(f"residual = {attrs['residual']:g}")
+    if attrs.get("layernorm"):
+        words.append("LayerNorm")
+    return ", ".join(words)
 
 
 def _run_words(attrs: Mapping[str, object]) -> str:

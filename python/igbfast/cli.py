@@ -1,4 +1,4 @@
-"""The command line: igbfast validate | simulate | info, one verb per question.
+"""The command line: igbfast validate | phase | simulate | info, one verb per question.
 
 Exit codes: 0 done (validate: passed), 1 validate did not pass, 2 bad usage, 3 a file could not be saved, 130 Ctrl-C.
 """
@@ -13,13 +13,19 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 import xarray as xr
+from numpy.typing import NDArray
 from rich.console import Console
 from typer.core import TyperGroup
 
 from . import __version__, _checks, _saving, _tables, config, plot, simulation, validation
+from ._formulas import FORMULAS
 from .ensemble import Ensemble
+from .fixed_points import fixed_point
+from .phases import phase_diagram
+from .pools import AvgPool, MaxPool, MinPool, Pool
 from .validation import Validation
 
 __all__ = ["app", "main"]
@@ -35,6 +41,11 @@ _VALIDATE_HELP = (
     "Simulates independent random networks and compares sigma_mu2, sigma_y2, gamma and c of every layer with theory. "
     "They pass if all lie within 5 standard errors, after the expected effect of the finite width. "
     "Exit code: 0 passed, 1 not passed, 2 bad usage, 3 a file could not be saved."
+)
+_PHASE_HELP = (
+    "In which phase are infinitely wide networks, and where are the lines between the phases?\n\n"
+    "Over ranges of sigma_w2 and sigma_b2: the edge of chaos, the neutrality line, and with --figure the whole "
+    "diagram. With one number for each: where such a network ends as its depth grows, and how it gets there."
 )
 _SIMULATE_HELP = (
     "What do random networks of finite width do?\n\n"
@@ -77,7 +88,9 @@ app = typer.Typer(
     name="igbfast",
     help="How does a randomly initialised network behave, at any width? Theory, exact simulation, and one against the "
     "other, in seconds.",
-    epilog=_examples("igbfast validate", "igbfast simulate tanh --sigma-w2 1.76 --sigma-b2 0.05", "igbfast info"),
+    epilog=_examples(
+        "igbfast validate", "igbfast phase tanh --figure f.png", "igbfast simulate tanh --sigma-w2 1.76", "igbfast info"
+    ),
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -85,6 +98,13 @@ app = typer.Typer(
 )
 
 _RUN, _FILES = "Size of the run", "Files and output"
+
+_NAMES = ", ".join(FORMULAS)
+_SIMULATED_HELP = "linear, relu, leaky_relu(SLOPE), tanh or erf."
+_ACTIVATION_HELP = (
+    f"By name: {_NAMES}. A parameter is written along, as in leaky_relu(0.2), and so are expressions of x, as in "
+    "'2 * tanh(x / 2) + 0.1'."
+)
 
 SigmaB2 = Annotated[float, typer.Option(help="Variance of the biases, zero or positive.")]
 Width = Annotated[int, typer.Option(help="Nodes in each layer.", rich_help_panel=_RUN)]
@@ -155,7 +175,7 @@ def validate_command(
     activation: Annotated[
         str | None,
         typer.Argument(
-            help="linear, relu, leaky_relu(SLOPE), tanh or erf. Without one: the two flagships, tanh at its edge of "
+            help=f"{_SIMULATED_HELP} Without one: the two flagships, tanh at its edge of "
             "chaos (sigma_w2 1.76, sigma_b2 0.05) and critical relu (sigma_w2 2).",
             show_default=False,
         ),
@@ -227,6 +247,84 @@ def validate_command(
 
 
 @app.command(
+    "phase",
+    help=_PHASE_HELP,
+    epilog=_examples(
+        "igbfast phase tanh --figure f.png",
+        "igbfast phase tanh --sigma-w2 1.76 --sigma-b2 0.05",
+        "igbfast phase relu --pool max:2 --sigma-w2 0.5:2:150 --sigma-b2 0:1:100 --heat xi_c --figure relu.pdf",
+        "igbfast phase erf --sigma-w2 0.1:10:300:log --sigma-b2 0.001:1:200:log --output erf.nc",
+    ),
+)
+def phase_command(
+    activation: Annotated[str, typer.Argument(help=_ACTIVATION_HELP)],
+    sigma_w2: Annotated[
+        str, typer.Option(metavar="NUMBER|FROM:TO:COUNT", help="Variance of the weights times the width, or a range.")
+    ] = "0.1:4:200",
+    sigma_b2: Annotated[
+        str,
+        typer.Option(
+            metavar="NUMBER|FROM:TO:COUNT",
+            help="Variance of the biases, or a range; FROM:TO:COUNT:log spreads a range over a logarithmic axis.",
+        ),
+    ] = "0:0.5:200",
+    pool: Annotated[
+        str | None,
+        typer.Option(metavar="max:K|min:K|avg:K", show_default=False, help="Pool over K nodes after the activation."),
+    ] = None,
+    residual: Annotated[
+        float | None,
+        typer.Option(show_default=False, help="Residual network: the branch ratio a of y' = y + sqrt(a) (W phi + b)."),
+    ] = None,
+    layernorm: Annotated[
+        bool, typer.Option("--layernorm", metavar="", help="LayerNorm before the activation.")
+    ] = False,
+    threads: Threads = None,
+    output: Output = None,
+    figure: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.png|pdf",
+            readable=False,
+            show_default=False,
+            help="Save the phase diagram as a figure.",
+            rich_help_panel=_FILES,
+        ),
+    ] = None,
+    heat: Annotated[
+        str | None,
+        typer.Option(
+            metavar="|".join(plot.HEATS),
+            show_default=False,
+            help="Show this number in colours in the figure.",
+            rich_help_panel=_FILES,
+        ),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", metavar="", help="No table.", rich_help_panel=_FILES)] = False,
+) -> None:
+    """The phase diagram of one activation, or one point of it."""
+    with _one_line_errors():
+        weights, biases = _numbers("--sigma-w2", sigma_w2), _numbers("--sigma-b2", sigma_b2)
+        network: dict[str, Any] = {"pool": _pool(pool), "residual": residual, "layernorm": layernorm}
+        first = Ensemble(activation, weights[0], biases[0], **network)  # which checks them
+        _check_figure(figure, heat, weights, biases)
+        output_file, figure_file = _checked_files(output, figure)
+        _use_threads(threads)
+        point = weights.size == biases.size == 1
+        if point and not quiet:
+            _console().print(*_tables.fixed_point_table(first, fixed_point(first)), sep="\n")
+        if not point or output_file:
+            diagram = phase_diagram(first.activation, weights, biases, **network)
+            if not point and not quiet:
+                _console().print(*_tables.phase_table(diagram), sep="\n")
+            if output_file:
+                _save(output_file, diagram)
+            if figure_file:
+                _save_diagram(figure_file, diagram, heat)
+        _say_saved([output_file, figure_file], quiet)
+
+
+@app.command(
     "simulate",
     help=_SIMULATE_HELP,
     epilog=_examples(
@@ -236,7 +334,7 @@ def validate_command(
     ),
 )
 def simulate_command(
-    activation: Annotated[str, typer.Argument(help="linear, relu, leaky_relu(SLOPE), tanh or erf.")],
+    activation: Annotated[str, typer.Argument(help=_SIMULATED_HELP)],
     sigma_w2: Annotated[float, typer.Option(help="Variance of the weights times the width, positive.")],
     sigma_b2: SigmaB2 = 0.0,
     width: Width = 10_000,
@@ -330,6 +428,51 @@ def _checked_files(output: Path | None, figure: Path | None) -> tuple[Path | Non
     return output, figure
 
 
+def _numbers(option: str, text: str) -> NDArray[np.float64]:
+    """One number, or those of a range FROM:TO:COUNT, evenly spread, or FROM:TO:COUNT:log, evenly in the logarithm."""
+    wrong = ValueError(f"{option} must be a number or a range FROM:TO:COUNT such as 0.1:4:200, got {text!r}")
+    parts = text.split(":")
+    logarithmic = parts[3:] == ["log"]
+    try:
+        ends, counts = [float(part) for part in parts[:2]], [int(part) for part in parts[2:3]]
+    except ValueError:
+        raise wrong from None
+    if not np.isfinite(ends).all() or (len(parts) not in (1, 3) and not logarithmic):
+        raise wrong
+    if not counts:
+        return np.array(ends)
+    low, high, count = ends[0], ends[1], counts[0]
+    if not low < high or not 2 <= count <= _MOST_VALUES:
+        raise ValueError(f"{option} must rise from FROM to TO in 2 to {_MOST_VALUES} values, got {text!r}")
+    if logarithmic and low <= 0.0:
+        raise ValueError(f"{option} must begin above zero on a logarithmic axis, got {text!r}")
+    return np.geomspace(low, high, count) if logarithmic else np.linspace(low, high, count)
+
+
+_MOST_VALUES = 10_000
+_POOLS: dict[str, type[Pool]] = {"max": MaxPool, "min": MinPool, "avg": AvgPool}
+
+
+def _pool(text: str | None) -> Pool | None:
+    if text is None:
+        return None
+    kind, _, size = text.partition(":")
+    if kind not in _POOLS or not size.isdecimal():
+        raise ValueError(f"--pool must be max:K, min:K or avg:K with a number K of nodes, such as max:2, got {text!r}")
+    return _POOLS[kind](int(size))
+
+
+def _check_figure(
+    figure: Path | None, heat: str | None, weights: NDArray[np.float64], biases: NDArray[np.float64]
+) -> None:
+    if figure is not None and min(weights.size, biases.size) < 2:
+        raise ValueError("--figure needs ranges of --sigma-w2 and --sigma-b2, such as 0.1:4:200")
+    if heat is not None:
+        _checks.choice("--heat", heat, plot.HEATS)
+        if figure is None:
+            raise ValueError("--heat needs --figure, the file for the figure")
+
+
 def _use_threads(threads: int | None) -> None:
     if threads is not None:
         config.set_num_threads(_checks.integer("threads", threads, 1, config.MAX_THREADS))
@@ -344,6 +487,15 @@ def _save_figure(target: Path, results: Sequence[Validation]) -> None:
 
     figure = Figure(dpi=200)
     plot.draw_validations(figure, results)
+    with _saving.whole_file(target) as draft:
+        figure.savefig(draft, dpi=200)
+
+
+def _save_diagram(target: Path, diagram: xr.Dataset, heat: str | None) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=plot.DIAGRAM_SIZE, dpi=200, layout="constrained")
+    plot.draw_phase_diagram(figure.subplots(), diagram, heat)
     with _saving.whole_file(target) as draft:
         figure.savefig(draft, dpi=200)
 

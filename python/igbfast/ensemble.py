@@ -1,4 +1,9 @@
-"""What a random network is: y^(l) = W phi(y^(l-1)) + b with W_ij ~ N(0, sigma_w2 / width) and b_i ~ N(0, sigma_b2)."""
+"""What a random network is: y^(l) = W phi(y^(l-1)) + b with W_ij ~ N(0, sigma_w2 / width) and b_i ~ N(0, sigma_b2).
+
+phi may be followed by a pool over several nodes and preceded by LayerNorm; a residual network adds y^(l-1):
+
+    y^(l) = y^(l-1) + sqrt(residual) (W phi(y^(l-1)) + b)
+"""
 
 from __future__ import annotations
 
@@ -6,6 +11,7 @@ from dataclasses import dataclass
 
 from . import _checks
 from .activations import Activation, as_activation
+from .pools import Pool, as_pool
 
 __all__ = ["Ensemble"]
 
@@ -24,15 +30,23 @@ class Ensemble:
         Variance of the weights times the width, positive.
     sigma_b2 : float, optional
         Variance of the biases, zero or positive; 0 if not given.
+    pool : MaxPool, MinPool or AvgPool, optional
+        Pool over several nodes after the activation; each pooled value is copied back to its nodes.
+    residual : float, optional
+        The branch ratio a in y' = y + sqrt(a) (W phi(y) + b), positive; a plain network if not given.
+    layernorm : bool, optional
+        Whether the activation sees y divided by its root mean square over the nodes. At infinite width the mean over
+        the nodes is zero, and does not have to be taken away.
 
     Raises
     ------
     ValueError, TypeError
-        For an unknown activation, and for a variance out of range or not a number; the message names it.
+        For an unknown activation, and for an argument out of range or of the wrong type; the message names it.
 
     References
     ----------
-    Poole et al., Exponential expressivity in deep neural networks through transient chaos (2016), equation 1.
+    Poole et al., Exponential expressivity in deep neural networks through transient chaos (2016), equation 1; Yang and
+    Schoenholz, Mean field residual networks: on the edge of chaos (2017), for residual networks.
 
     Examples
     --------
@@ -43,6 +57,8 @@ class Ensemble:
     Traceback (most recent call last):
     ...
     ValueError: sigma_w2 must be a positive finite number, got -1.0
+    >>> igb.Ensemble("relu", sigma_w2=2.0, residual=0.1, layernorm=True)
+    Ensemble('relu', sigma_w2=2.0, sigma_b2=0.0, residual=0.1, layernorm=True)
     """
 
     activation: Activation
@@ -51,14 +67,48 @@ class Ensemble:
     """Variance of the weights times the width."""
     sigma_b2: float = 0.0
     """Variance of the biases."""
+    pool: Pool | None = None
+    """Pool over several nodes after the activation; None for none."""
+    residual: float | None = None
+    """Branch ratio a of a residual network; None for a plain one."""
+    layernorm: bool = False
+    """Whether the activation sees y divided by its root mean square."""
 
-    def __init__(self, activation: Activation | str, sigma_w2: float, sigma_b2: float = 0.0) -> None:
+    def __init__(
+        self,
+        activation: Activation | str,
+        sigma_w2: float,
+        sigma_b2: float = 0.0,
+        *,
+        pool: Pool | None = None,
+        residual: float | None = None,
+        layernorm: bool = False,
+    ) -> None:
+        branch = None if residual is None else _checks.positive_finite("residual", residual)
         object.__setattr__(self, "activation", as_activation(activation))
         object.__setattr__(self, "sigma_w2", _checks.positive_finite("sigma_w2", sigma_w2))
         object.__setattr__(self, "sigma_b2", _checks.non_negative_finite("sigma_b2", sigma_b2))
+        object.__setattr__(self, "pool", as_pool(pool))
+        object.__setattr__(self, "residual", branch)
+        object.__setattr__(self, "layernorm", _checks.flag("layernorm", layernorm))
 
     def __repr__(self) -> str:
-        return f"Ensemble({str(self.activation)!r}, sigma_w2={self.sigma_w2!r}, sigma_b2={self.sigma_b2!r})"
+        shown = [repr(str(self.activation)), f"sigma_w2={self.sigma_w2!r}", f"sigma_b2={self.sigma_b2!r}"]
+        shown += [f"{name}={value!r}" for name, value in self.extras.items()]
+        return f"Ensemble({', '.join(shown)})"
+
+    @property
+    def extras(self) -> dict[str, Pool | float | bool]:
+        """What makes it more than a plain network: `pool`, `residual` and `layernorm`, as far as they are set.
+
+        Examples
+        --------
+        >>> import igbfast as igb
+        >>> igb.Ensemble("tanh", sigma_w2=1.0, pool=igb.MaxPool(2)).extras
+        {'pool': MaxPool(2)}
+        """
+        given = {"pool": self.pool, "residual": self.residual, "layernorm": self.layernorm or None}
+        return {name: value for name, value in given.items() if value is not None}
 
 
 def as_ensemble(value: object) -> Ensemble:
@@ -67,3 +117,19 @@ def as_ensemble(value: object) -> Ensemble:
         return value
     example = "igb.Ensemble('tanh', sigma_w2=1.76, sigma_b2=0.05)"
     raise TypeError(f"ens must be an Ensemble such as {example}, got {_checks.shown(value)}")
+
+
+SIMULATED = ("linear", "relu", "leaky_relu", "tanh", "erf")
+"""The activations that networks of finite width are simulated with."""
+
+
+def as_simulated(value: object) -> Ensemble:
+    """An ensemble that `simulate` takes; for any other, a ValueError says what theory can do with it."""
+    ens = as_ensemble(value)
+    theory = "theory (propagate, fixed_point, phase_diagram) does"
+    for name, setting in ens.extras.items():
+        raise ValueError(f"simulate does not take {name} yet, got ens with {name}={setting!r}: {theory}")
+    if ens.activation.name not in SIMULATED:
+        listed = ", ".join(SIMULATED)
+        raise ValueError(f"simulate does not take the activation {str(ens.activation)!r} yet, only {listed}: {theory}")
+    return ens

@@ -1,4 +1,4 @@
-"""Figures: theory as lines, simulation as points with error bars, in colours that everybody can tell apart.
+"""Figures: theory as lines, simulation as points with error bars, in colours and dashes that everybody can tell apart.
 
 Needs matplotlib, which is imported when a figure is drawn: `pip install 'igbfast[plot]'`.
 """
@@ -12,17 +12,40 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from . import _checks
+from . import _checks, guessing
+from .ensemble import Ensemble
+from .meanfield import propagate
+from .phases import PHASES
+from .simulation import network_mean
 from .validation import Validation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["draw_validations", "require_matplotlib", "validations"]
+__all__ = [
+    "DIAGRAM_SIZE",
+    "HEATS",
+    "class_fractions",
+    "draw_phase_diagram",
+    "draw_validations",
+    "phase_diagram",
+    "require_matplotlib",
+    "trajectories",
+    "validations",
+]
+
+HEATS = ("gamma", "c", "q", "chi", "chi_q", "xi_c", "xi_q")
+"""What a phase diagram can show in colours."""
+
+DIAGRAM_SIZE = (5.2, 5.0)
+"""Width and height of the figure of a phase diagram, in inches."""
 
 # The palette of Okabe and Ito (2008), safe for the colour-blind and distinct in grey.
 _BLUE, _VERMILLION, _GREEN, _BLACK, _GREY = "#0072B2", "#D55E00", "#009E73", "#000000", "#767676"
+_COLOURS = (_BLUE, _VERMILLION, _GREEN, _BLACK, "#CC79A7", "#E69F00", "#56B4E9")
+_DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (4, 1.5, 1, 1.5)), (0, (1, 1.2)), (0, (8, 2)))
+_MARKERS = "osD^vPX"
 
 _STYLE: Any = {
     "font.family": "DejaVu Sans",
@@ -39,11 +62,22 @@ _STYLE: Any = {
     "legend.frameon": False,
     "legend.fontsize": 9.5,
     "lines.linewidth": 1.5,
+    "hatch.linewidth": 0.5,
     "mathtext.fontset": "stixsans",
     "savefig.dpi": 200,
     "pdf.fonttype": 42,  # text stays text
 }
+_POINT_STYLE: Any = {
+    "markersize": 4.5,
+    "markeredgecolor": "white",
+    "markeredgewidth": 0.6,
+    "elinewidth": 1.0,
+    "capsize": 2.0,
+    "capthick": 1.0,
+    "zorder": 3,
+}
 _POINTS = 24  # simulated layers shown, evenly spread over the axis
+_BINS = 50  # of a histogram of shares
 
 
 def validations(*results: Validation) -> Figure:
@@ -82,6 +116,225 @@ def validations(*results: Validation) -> Figure:
     return figure
 
 
+def phase_diagram(dataset: xr.Dataset, *, heat: str | None = None, ax: Axes | None = None) -> Axes:
+    """Draw the phases of a network over sigma_b2 (across) and sigma_w2 (up), and the lines between them.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        What `igbfast.phase_diagram` returned.
+    heat : {"gamma", "c", "q", "chi", "chi_q", "xi_c", "xi_q"}, optional
+        Show this number in colours, where it is finite and positive if its scale is logarithmic. Otherwise, and
+        elsewhere, phases have hatches.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; new ones if not given.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        Those drawn on.
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed.
+    TypeError, ValueError
+        If `dataset` is something else, or `heat` none of its names.
+
+    Notes
+    -----
+    The edge of chaos is drawn twice where the line of stable gradients and that of stable variances differ, as for
+    pools.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import igbfast as igb
+    >>> import igbfast.plot
+    >>> diagram = igb.phase_diagram("tanh", np.linspace(0.1, 4.0, 40), np.linspace(0.0, 0.5, 40))
+    >>> igb.plot.phase_diagram(diagram, heat="gamma").figure.savefig("phases.png")  # doctest: +SKIP
+    """
+    require_matplotlib()
+    import matplotlib as mpl
+    import matplotlib.pyplot as plt
+
+    if not isinstance(dataset, xr.Dataset) or "phase" not in dataset or set(dataset["phase"].dims) != _PLANE:
+        raise TypeError(f"dataset must be what phase_diagram returns, got {_checks.shown(dataset)}")
+    with mpl.rc_context(_STYLE):
+        ax = plt.figure(figsize=DIAGRAM_SIZE, layout="constrained").subplots() if ax is None else ax
+        draw_phase_diagram(ax, dataset, heat)
+    return ax
+
+
+def draw_phase_diagram(ax: Axes, dataset: xr.Dataset, heat: str | None) -> None:
+    """Draw on empty axes."""
+    import matplotlib as mpl
+
+    from ._tables import network_words
+
+    if heat is not None:
+        _checks.choice("heat", heat, HEATS)
+    with mpl.rc_context(_STYLE):
+        across, up = dataset["sigma_b2"].values, dataset["sigma_w2"].values
+        for set_scale, values in ((ax.set_xscale, across), (ax.set_yscale, up)):
+            set_scale("log" if _is_geometric(values) else "linear")
+        ax.set_xlim(_span(across))
+        ax.set_ylim(_span(up))
+        if heat is not None:
+            _draw_heat(ax, dataset[heat].transpose("sigma_w2", "sigma_b2"))
+        handles = _draw_phases(ax, dataset["phase"].transpose("sigma_w2", "sigma_b2"), heat is None)
+        handles = _draw_lines(ax, dataset) + handles
+        ax.set_xlabel(r"variance of the biases $\sigma_b^2$")
+        ax.set_ylabel(r"variance of the weights $\sigma_w^2$")
+        ax.set_title(network_words(dataset.attrs))
+        if handles:
+            ax.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, handlelength=3.0)
+
+
+def trajectories(
+    networks: Ensemble | xr.Dataset | Sequence[Ensemble | xr.Dataset],
+    *,
+    depth: int = 100,
+    labels: Sequence[str] | None = None,
+) -> Figure:
+    """One figure of gamma, c, q and chi by layer, for one network or several.
+
+    Parameters
+    ----------
+    networks : Ensemble or xarray.Dataset, or a sequence of them
+        An ensemble stands for its theory. What `propagate` returned is drawn as lines, what `simulate` returned as
+        points with their standard errors.
+    depth : int, optional
+        Number of layers, for the ensembles among them.
+    labels : sequence of str, optional
+        One for each in the legend; activation, sigma_w2 and sigma_b2 if not given.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Made by pyplot, so `matplotlib.pyplot.show()` shows it.
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed.
+    TypeError, ValueError
+        If there is nothing to draw or something else, or not as many labels.
+
+    Examples
+    --------
+    >>> import igbfast as igb
+    >>> import igbfast.plot
+    >>> ordered, chaotic = (igb.Ensemble("tanh", sigma_w2, sigma_b2=0.05) for sigma_w2 in (0.9, 2.5))
+    >>> measured = igb.simulate(chaotic, width=300, depth=30, networks=4)
+    >>> figure = igb.plot.trajectories([ordered, chaotic, measured], depth=30)
+    >>> figure.savefig("trajectories.png")  # doctest: +SKIP
+    """
+    require_matplotlib()
+    import matplotlib as mpl
+    import matplotlib.pyplot as plt
+
+    drawn = _trajectories(networks, depth)
+    names = [_ensemble_title(dataset) for dataset in drawn] if labels is None else list(labels)
+    if len(names) != len(drawn):
+        raise ValueError(f"labels must be as many as networks, got {len(names)} for {len(drawn)}")
+    with mpl.rc_context(_STYLE):
+        figure = plt.figure(figsize=(7.6, 6.0), layout="constrained")
+        axes = figure.subplots(2, 2, sharex=True)
+        for ax, (name, words) in zip(axes.flat, _TRAJECTORY.items(), strict=True):
+            for index, dataset in enumerate(drawn):
+                if name in dataset:
+                    _draw_trajectory(ax, dataset, name, index, names[index])
+            ax.set_ylabel(words)
+            _set_layers(ax, max(dataset.sizes["layer"] for dataset in drawn))
+        values = {name: _all_values(drawn, name) for name in _TRAJECTORY}
+        for ax, name in zip(axes.flat, _TRAJECTORY, strict=True):
+            if name != "c":
+                _set_scale(ax, values[name])
+        axes[0, 1].set_ylim(-0.05, 1.05)
+        _draw_neutrality(axes[0, 0])
+        axes[1, 1].axhline(1.0, color=_GREY, linewidth=0.8, linestyle=":", zorder=0)
+        for ax in axes[1]:
+            ax.set_xlabel("layer")
+        figure.align_ylabels()
+        handles, shown = axes[0, 0].get_legend_handles_labels()
+        figure.legend(handles, shown, loc="outside upper center", ncols=min(len(shown), 2), handlelength=3.0)
+    return figure
+
+
+_TRAJECTORY = {
+    "gamma": r"bias strength $\gamma$",
+    "c": "correlation of two inputs $c$",
+    "q": "signal variance $q$",
+    "chi": r"gradient susceptibility $\chi$",
+}
+
+
+def class_fractions(
+    gamma: float | Sequence[float], *, classes: int = 2, networks: int = 20_000, ax: Axes | None = None
+) -> Axes:
+    """Draw the density of the share of the inputs that an untrained network gives to one class, over random networks.
+
+    Parameters
+    ----------
+    gamma : float or sequence of float
+        Bias strengths, from 0 to inf, a line each.
+    classes : int, optional
+        Number of classes. For two the density is exact; for more it is a histogram of sampled networks.
+    networks : int, optional
+        Number of networks sampled for each gamma, for more than two classes.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; new ones if not given.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        Those drawn on.
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed.
+    ValueError, TypeError
+        If an argument is out of range or of the wrong type.
+
+    See Also
+    --------
+    igbfast.guessing : the numbers.
+
+    Examples
+    --------
+    >>> import igbfast as igb
+    >>> import igbfast.plot
+    >>> ax = igb.plot.class_fractions([0.2, 1.0, 5.0])
+    >>> ax.figure.savefig("shares.png")  # doctest: +SKIP
+    """
+    require_matplotlib()
+    import matplotlib as mpl
+    import matplotlib.pyplot as plt
+
+    strengths = np.atleast_1d(_checks.real_numbers("gamma", gamma))
+    if strengths.ndim > 1 or strengths.size == 0:
+        raise ValueError(f"gamma must be a number or a list of numbers, got an array of shape {strengths.shape}")
+    classes = _checks.integer("classes", classes, 2, guessing.MAX_CLASSES)
+    networks = _checks.integer("networks", networks, 1)
+    laws = [_law_of_shares(strength, classes, networks) for strength in strengths]
+    with mpl.rc_context(_STYLE):
+        ax = plt.figure(figsize=(4.8, 3.4), layout="constrained").subplots() if ax is None else ax
+        _set_shares(ax, [density for _, density in laws if density is not None], classes)
+        for index, (strength, (place, density)) in enumerate(zip(strengths, laws, strict=True)):
+            style: Any = {"color": _cycled(_COLOURS, index), "linestyle": _cycled(_DASHES, index), "linewidth": 1.5}
+            style["label"] = rf"$\gamma = {strength:g}$" if np.isfinite(strength) else r"$\gamma = \infty$"
+            if density is None:  # all networks alike, at these places
+                ax.vlines(place, *ax.get_ylim(), clip_on=False, **style)
+            elif classes > 2:
+                ax.stairs(density, place, baseline=None, **style)
+            else:
+                ax.plot(place, density, **style)
+        ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), handlelength=3.0)
+    return ax
+
+
 def require_matplotlib() -> None:
     """ImportError that says how to get matplotlib, where there is none."""
     try:
@@ -108,7 +361,7 @@ def draw_validations(figure: Figure, results: Sequence[Validation]) -> None:
             for row, draw in enumerate(rows):
                 draw(axes[row, column], result.dataset)
                 _set_layers(axes[row, column], result.dataset.sizes["layer"])
-            axes[0, column].set_title(_title(result.dataset), pad=10)
+            axes[0, column].set_title(_ensemble_title(result.dataset), pad=10)
             axes[-1, column].set_xlabel("layer")
         for ax in axes[:, 1:].flat:
             ax.set_ylabel("")
@@ -127,12 +380,17 @@ def _draw_variances(ax: Axes, dataset: xr.Dataset) -> None:
 def _draw_gamma(ax: Axes, dataset: xr.Dataset) -> None:
     _draw(ax, dataset, "gamma", _GREEN, "o", r"$\gamma$")
     _set_scale(ax, dataset["gamma_theory"].values)
+    _draw_neutrality(ax)
+    ax.set_ylabel(r"bias strength $\gamma = \sigma_\mu^2 / \sigma_y^2$")
+
+
+def _draw_neutrality(ax: Axes) -> None:
+    """The line gamma = 1 and what lies on either side of it."""
     ax.axhline(1.0, color=_GREY, linewidth=0.8, linestyle=":", zorder=0)
     low, high = ax.get_ylim()
     if low < 1.0 < high:
         ax.annotate("prejudice", (0.995, 1.0), xytext=(0, 3), textcoords="offset points", va="bottom", **_words(ax))
         ax.annotate("neutrality", (0.995, 1.0), xytext=(0, -4), textcoords="offset points", va="top", **_words(ax))
-    ax.set_ylabel(r"bias strength $\gamma = \sigma_\mu^2 / \sigma_y^2$")
 
 
 def _draw_correlation(ax: Axes, dataset: xr.Dataset) -> None:
@@ -169,14 +427,8 @@ def _draw(ax: Axes, dataset: xr.Dataset, name: str, colour: str, marker: str, la
         at[f"{name}_se"].values,
         fmt=marker,
         color=colour,
-        markersize=4.5,
-        markeredgecolor="white",
-        markeredgewidth=0.6,
-        elinewidth=1.0,
-        capsize=2.0,
-        capthick=1.0,
         label=label,
-        zorder=3,
+        **_POINT_STYLE,
     )
 
 
@@ -195,6 +447,10 @@ def _set_layers(ax: Axes, depth: int) -> None:
         ax.xaxis.set_minor_formatter(NullFormatter())
 
 
+def _plain_number(value: float, _: object) -> str:
+    return f"{value:,g}"
+
+
 def _set_scale(ax: Axes, values: NDArray[np.float64]) -> None:
     """Logarithmic where the positive values span more than a factor of 30; limits from theory, not from error bars."""
     from matplotlib.ticker import FuncFormatter
@@ -204,14 +460,226 @@ def _set_scale(ax: Axes, values: NDArray[np.float64]) -> None:
         ax.set_yscale("log", nonpositive="mask")
         ax.set_ylim(positive.min() / 2.0, positive.max() * 2.0)
         if positive.min() > 1e-4 and positive.max() < 1e4:
-            ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+            ax.yaxis.set_major_formatter(FuncFormatter(_plain_number))
     else:
         ax.set_ylim(bottom=min(0.0, ax.get_ylim()[0]))
 
 
-def _title(dataset: xr.Dataset) -> str:
+# ---- Phase diagrams --------------------------------------------------------------------------------------------------
+
+_PLANE = {"sigma_w2", "sigma_b2"}
+
+# Phase -> light fill and hatches, which tell it in print.
+_REGIONS = {
+    "ordered, persistent deep prejudice": ("#CFE3F1", "//"),
+    "edge of chaos, transient deep prejudice": ("#F2F2F2", "xx"),
+    "chaotic deep prejudice": ("#F6D9CC", "\\\\"),
+    "prejudice": ("#FBF0CC", ".."),
+    "neutrality line": ("#F2F2F2", "oo"),
+    "neutrality": ("#FFFFFF", ""),
+    "ordered, c of the inputs": ("#D9EFE6", "--"),
+    "neither ordered nor chaotic": ("#E6DDEC", "++"),
+    "no limit": ("#E3E3E3", "xx"),
+}
+
+_LINES = (
+    ("edge_of_chaos", "edge of chaos", "-"),
+    ("edge_of_chaos_variance", "edge of stable variance", (0, (4, 1.5))),
+    ("neutrality_line", r"neutrality line, $\gamma = 1$", (0, (1, 1.2))),
+)
+
+_HEAT_WORDS = {
+    **_TRAJECTORY,
+    "chi_q": r"variance susceptibility $\chi_q$",
+    "xi_c": r"depth scale $\xi_c$",
+    "xi_q": r"depth scale $\xi_q$",
+}
+_LOGARITHMIC = ("gamma", "q", "xi_c", "xi_q")
+_DECADES = 6  # shown at most of what spans more of them
+
+
+def _draw_heat(ax: Axes, values: xr.DataArray) -> None:
+    from matplotlib.colors import LogNorm, Normalize
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    shown = np.ma.masked_invalid(values.values)
+    if values.name in _LOGARITHMIC:
+        shown = np.ma.masked_less_equal(shown, 0.0)
+    if not shown.count():
+        return
+    low, high = float(shown.min()), float(shown.max())
+    logarithmic = values.name in _LOGARITHMIC and high > 3.0 * low
+    cut = logarithmic and high > low * 10.0**_DECADES
+    low = high / 10.0**_DECADES if cut else low
+    mesh = ax.pcolormesh(
+        values["sigma_b2"].values,
+        values["sigma_w2"].values,
+        shown,
+        norm=LogNorm(low, high) if logarithmic else Normalize(low, high),
+        cmap="cividis",
+        shading="nearest",
+        rasterized=True,
+    )
+    words = _HEAT_WORDS[str(values.name)]
+    bar = ax.figure.colorbar(mesh, ax=ax, label=words, extend="min" if cut else "neither", pad=0.02)
+    if logarithmic and low > 1e-3 and high < 1e4:
+        bar.ax.yaxis.set_major_formatter(FuncFormatter(_plain_number))
+        bar.ax.yaxis.set_minor_formatter(FuncFormatter(_plain_number) if high < 10.0 * low else NullFormatter())
+
+
+def _draw_phases(ax: Axes, phase: xr.DataArray, filled: bool) -> list[Any]:
+    """Each with its hatches and its name, which goes to the legend where there is no room for it."""
+    from matplotlib.patches import Patch
+
+    across, up = phase["sigma_b2"].values, phase["sigma_w2"].values
+    homeless = []
+    for code, name in enumerate(PHASES):
+        inside = phase.values == code
+        if not inside.any():
+            continue
+        fill, hatch = _REGIONS[name]
+        if min(inside.shape) > 1:
+            style: Any = {"colors": [fill] if filled else "none", "hatches": [hatch], "zorder": 0.5}
+            region = ax.contourf(across, up, inside.astype(float), levels=[0.5, 1.5], **style)
+            region.set(edgecolor=_HATCH, linewidth=0.0)
+        text = name.replace(", ", ",\n")
+        place = _roomiest_place(inside, text)
+        if place is None:
+            if inside.mean() > _VISIBLE:
+                colour = fill if filled else "none"
+                homeless.append(Patch(facecolor=colour, edgecolor=_HATCH, hatch=hatch, label=name))
+            continue
+        ax.annotate(
+            text,
+            (across[place[1]], up[place[0]]),
+            ha="center",
+            va="center",
+            bbox={"boxstyle": "round,pad=0.25", "facecolor": "white", "edgecolor": "none", "alpha": 0.85},
+            zorder=4,
+        )
+    return homeless
+
+
+def _roomiest_place(inside: NDArray[np.bool_], text: str) -> tuple[int, int] | None:
+    """The point of a region that is furthest from its border, in units of the text's size; None without room."""
+    from scipy.ndimage import distance_transform_edt
+
+    lines = text.split("\n")
+    height, width = 0.045 * len(lines), 0.016 * max(len(line) for line in lines)  # of the axes
+    steps = (1.0 / height / inside.shape[0], 1.0 / width / inside.shape[1])
+    room = distance_transform_edt(np.pad(inside, 1), sampling=steps)[1:-1, 1:-1]
+    if room.max() < 0.6:
+        return None
+    best = np.argwhere(room > 0.98 * room.max())  # of many that are as good, the one nearest to their middle
+    row, column = best[np.argmin(np.sum(((best - best.mean(axis=0)) / room.shape) ** 2, axis=1))]
+    return int(row), int(column)
+
+
+_VISIBLE = 0.004  # share of the diagram that a phase in the legend has at least
+_HATCH = "#8A8A8A"
+
+
+def _draw_lines(ax: Axes, dataset: xr.Dataset) -> list[Any]:
+    """The lines of the diagram; one that coincides with an earlier one is not drawn again."""
+    drawn: list[NDArray[np.float64]] = []
+    handles = []
+    for name, label, style in _LINES:
+        line = dataset[name].values if name in dataset else np.empty(0)
+        known = any(np.allclose(line, other, rtol=1e-6, equal_nan=True) for other in drawn)
+        if known or not np.isfinite(line).any():
+            continue
+        drawn.append(line)
+        ax.plot(dataset["sigma_b2"].values, line, color="white", linewidth=3.5, zorder=2.9)
+        handles += ax.plot(dataset["sigma_b2"].values, line, color=_BLACK, linestyle=style, label=label, zorder=3)
+    return handles
+
+
+def _is_geometric(values: NDArray[np.float64]) -> bool:
+    """Whether a grid is evenly spread over a logarithmic axis, and not over a plain one."""
+    if values.size < 3 or values.min() <= 0.0:
+        return False
+    even, logs = np.diff(values), np.diff(np.log(values))
+    return bool(np.ptp(logs) < 1e-6 * abs(logs[0]) and np.ptp(even) > 1e-3 * abs(even[0]))
+
+
+def _span(values: NDArray[np.float64]) -> tuple[float, float]:
+    low, high = float(values.min()), float(values.max())
+    return (low, high) if low < high else (low - 0.5, high + 0.5)
+
+
+# ---- Trajectories and class fractions --------------------------------------------------------------------------------
+
+
+def _trajectories(networks: Any, depth: int) -> list[xr.Dataset]:
+    """Datasets over layers: the theory of ensembles, the mean over networks of simulations."""
+    each = [networks] if isinstance(networks, (Ensemble, xr.Dataset)) else networks
+    if not isinstance(each, Sequence) or isinstance(each, str):
+        raise TypeError(f"networks must be ensembles or datasets over layers, got {_checks.shown(networks)}")
+    if not each:
+        raise ValueError("networks must be at least one ensemble or dataset, got none")
+    return [_trajectory(network, depth) for network in each]
+
+
+def _trajectory(network: object, depth: int) -> xr.Dataset:
+    if isinstance(network, Ensemble):
+        return propagate(network, depth)
+    if not isinstance(network, xr.Dataset) or not {"layer", "gamma", "c", "q"} <= {*network.coords, *network.data_vars}:
+        raise TypeError(f"networks must be ensembles or datasets over layers, got {_checks.shown(network)}")
+    if "network" not in network.dims:
+        return network
+    return network_mean(network) if network.sizes["network"] > 1 else network.isel(network=0)
+
+
+def _draw_trajectory(ax: Axes, dataset: xr.Dataset, name: str, index: int, label: str) -> None:
+    colour = _cycled(_COLOURS, index)
+    if f"{name}_se" not in dataset:
+        style: Any = _cycled(_DASHES, index)
+        ax.plot(dataset["layer"].values, dataset[name].values, color=colour, linestyle=style, label=label)
+        return
+    at = dataset.sel(layer=_points(dataset.sizes["layer"]))
+    where, values, errors = at["layer"].values, at[name].values, at[f"{name}_se"].values
+    ax.errorbar(where, values, errors, fmt=_cycled(_MARKERS, index), color=colour, label=label, **_POINT_STYLE)
+
+
+def _all_values(datasets: Sequence[xr.Dataset], name: str) -> NDArray[np.float64]:
+    return np.concatenate([dataset[name].values.ravel() for dataset in datasets if name in dataset] or [np.empty(0)])
+
+
+def _cycled(choices: Sequence[Any], index: int) -> Any:
+    return choices[index % len(choices)]
+
+
+def _law_of_shares(gamma: float, classes: int, networks: int) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+    """Where, and the density there: on a curve, in bins (whose edges are one more), or None at isolated places."""
+    if gamma == 0.0:
+        return np.array([1.0 / classes]), None
+    if gamma == np.inf:
+        return np.array([0.0, 1.0]), None
+    if classes == 2:
+        share = np.linspace(0.0, 1.0, 1001)[1:-1]
+        return share, guessing.pdf(share, gamma)
+    shares = guessing.sample(gamma, classes=classes, size=networks)
+    density, edges = np.histogram(shares, bins=_BINS, range=(0.0, 1.0), density=True)
+    return edges, density
+
+
+def _set_shares(ax: Axes, densities: Sequence[NDArray[np.float64]], classes: int) -> None:
+    ax.set_xlim(0.0, 1.0)
+    ax.set_xlabel(f"share of the inputs given to one of {'two' if classes == 2 else classes} classes")
+    ax.set_ylabel("density over random networks")
+    if classes > 2:
+        ax.set_yscale("log")
+        ax.set_ylim(1e-2, 1.5 * max([_BINS, *(density.max() for density in densities)]))
+    else:  # where gamma > 1 the density is infinite at the ends, and leaves the frame
+        middle = [density[density.size // 20 : -density.size // 20].max() for density in densities]
+        ax.set_ylim(0.0, 1.15 * max([2.0, *middle]))
+
+
+def _ensemble_title(dataset: xr.Dataset) -> str:
+    from ._tables import network_words
+
     attrs = dataset.attrs
-    return rf"{attrs['activation']}   $\sigma_w^2 = {attrs['sigma_w2']:g}$, $\sigma_b^2 = {attrs['sigma_b2']:g}$"
+    return rf"{network_words(attrs)}   $\sigma_w^2 = {attrs['sigma_w2']:g}$, $\sigma_b^2 = {attrs['sigma_b2']:g}$"
 
 
 def _footnote(datasets: Sequence[xr.Dataset]) -> str:

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from . import _checks, _core, _memory
 from ._progress import Step, progress_bar
-from .ensemble import Ensemble, as_ensemble
+from .ensemble import Ensemble, as_simulated
 
 __all__ = ["network_mean", "simulate"]
 
@@ -253,7 +253,7 @@ def checked(
 ) -> Request:
     """The arguments of `simulate`, each found right or refused."""
     return Request(
-        ens=as_ensemble(ens),
+        ens=as_simulated(ens),
         width=_checks.integer("width", width, 1, MAX_WIDTH),
         depth=_checks.integer("depth", depth, 1, MAX_DEPTH),
         inputs=_checked_inputs(inputs),

@@ -21,6 +21,8 @@ const Activation activations[] = {{ActivationKind::linear, 0.0},
                                   {ActivationKind::tanh, 0.0},
                                   {ActivationKind::erf, 0.0}};
 
+igb::Phi phi_of(const Activation& activation) { return {{{1.0, {activation, nullptr}}}}; }
+
 const double variances[] = {0.0,   5e-324, 1e-310, 2.3e-308, 1e-160, 1e-8,  0.3,   1.0,
                             255.9, 256.0,  256.1,  1e4,      1e12,   1e150, 1e300, std::numeric_limits<double>::max()};
 
@@ -64,17 +66,17 @@ void arrays_do_not_depend_on_threads() {
         std::vector<double> alone(points.q.size()), shared(points.q.size());
         igb::Monitor monitor;
         igb::set_num_threads(1);
-        igb::pair_moments(phi, 1, points.size(), points.q.data(), points.q.data(), points.c.data(), alone.data(),
-                          monitor);
+        igb::pair_moments(phi_of(phi), {}, 1, points.size(), points.q.data(), points.q.data(), points.c.data(),
+                          alone.data(), monitor);
         igb::set_num_threads(4);
-        igb::pair_moments(phi, 1, points.size(), points.q.data(), points.q.data(), points.c.data(), shared.data(),
-                          monitor);
+        igb::pair_moments(phi_of(phi), {}, 1, points.size(), points.q.data(), points.q.data(), points.c.data(),
+                          shared.data(), monitor);
         CHECK(alone == shared);
 
         std::vector<igb::SingleMoments> single(points.q.size());
         std::vector<igb::SplitMoments> split(points.q.size());
-        igb::single_moments(phi, points.size(), points.q.data(), single.data(), monitor);
-        igb::split_moments(phi, points.size(), points.q.data(), points.q.data(), split.data(), monitor);
+        igb::single_moments(phi_of(phi), {}, points.size(), points.q.data(), single.data(), monitor);
+        igb::split_moments(phi_of(phi), {}, points.size(), points.q.data(), points.q.data(), split.data(), monitor);
         for (std::size_t i = 0; i < points.q.size(); i += 50) {
             CHECK(single[i].square == igb::kernels().single_moments(phi, points.q[i]).square);
             CHECK(split[i].spread == igb::kernels().split_moments(phi, points.q[i], points.q[i]).spread);
@@ -84,7 +86,7 @@ void arrays_do_not_depend_on_threads() {
 
 void nothing_to_do() {
     igb::Monitor monitor;
-    igb::pair_moments(activations[3], 0, 0, nullptr, nullptr, nullptr, nullptr, monitor);
+    igb::pair_moments(phi_of(activations[3]), {}, 0, 0, nullptr, nullptr, nullptr, nullptr, monitor);
 }
 
 void a_monitor_stops_the_work() {
@@ -92,8 +94,8 @@ void a_monitor_stops_the_work() {
     const Points points(4'000'000);
     std::vector<double> out(points.q.size());
     igb::Monitor monitor([](double) { return false; });
-    igb::pair_moments(activations[3], 0, points.size(), points.q.data(), points.q.data(), points.c.data(), out.data(),
-                      monitor);
+    igb::pair_moments(phi_of(activations[3]), {}, 0, points.size(), points.q.data(), points.q.data(), points.c.data(),
+                      out.data(), monitor);
     CHECK(monitor.stopped());
 }
 
@@ -104,7 +106,7 @@ void trajectories_end_well() {
             std::vector<double> columns(6 * depth, -1.0);
             double* const at = columns.data();
             igb::Monitor monitor;
-            igb::propagate({phi, sigma_w2, 0.0, 0.0, sigma_w2, depth},
+            igb::propagate({phi_of(phi), {}, sigma_w2, 0.0, 0.0, false, 0.0, sigma_w2, depth},
                            {at, at + depth, at + 2 * depth, at + 3 * depth, at + 4 * depth, at + 5 * depth}, monitor);
             for (const double value : columns) CHECK(value >= 0.0 || std::isnan(value));
         }
