@@ -166,6 +166,14 @@ def test_gamma_of_1e200():
     np.testing.assert_allclose(igb.kernel(ens, np.eye(3), 400).gamma, theory.gamma, rtol=1e-12)
 
 
+def test_variances_become_one_long_before_inputs_do():
+    """tanh: q_a - q_b falls by another factor than the distance, and out of the range of double first."""
+    ens = igb.Ensemble("tanh", 1.5, 0.1)
+    ds = igb.kernel(ens, inputs=inputs_of_many_norms(5), depth=2000)
+    np.testing.assert_allclose(ds.sigma_y2[-1] / ds.sigma_y2[-1001], ds.chi[-1] ** 1000, rtol=1e-10)
+    assert ds.gamma[-1] > 1e100
+
+
 def test_two_independent_inputs_of_an_odd_activation_stay_independent():
     ds = igb.kernel(igb.Ensemble("tanh", 3.0), np.eye(4), 30)
     assert (ds.gamma == 0.0).all()
@@ -198,6 +206,41 @@ def test_all_routes_agree_with_pair_by_pair(activation, extras):
     ds = igb.kernel(ens, inputs=x, depth=3)
     expected = by_pairs(ens, x @ x.T / x.shape[1], 3)
     np.testing.assert_allclose(ds.covariance, expected, atol=2e-14 * expected.max(), rtol=0.0)
+
+
+@pytest.mark.parametrize(
+    ("activation", "sigma_w2", "depth", "extras"),
+    [
+        ("elu", 0.8, 60, {}),
+        ("hardtanh", 0.9, 60, {}),
+        ("hardtanh", 3.0, 8, {}),
+        ("relu", 0.8, 30, {"pool": igb.MaxPool(2)}),
+        ("elu", 1.5, 30, {"layernorm": True}),
+    ],
+)
+def test_inputs_of_one_variance_go_the_way_of_each_pair(activation, sigma_w2, depth, extras):
+    """Kinks and pools of extremes, gamma included: one curve for all pairs, and propagate for each."""
+    ens = igb.Ensemble(activation, sigma_w2, 0.2, **extras)
+    c0 = {(0, 1): 0.1, (0, 2): 0.5, (1, 2): 0.9}
+    k0 = np.eye(3)
+    for (a, b), c in c0.items():
+        k0[a, b] = k0[b, a] = c
+    ds = igb.kernel(ens, k0, depth)
+    theory = {pair: igb.propagate(ens, depth, c0=c) for pair, c in c0.items()}
+    for (a, b), of_pair in theory.items():
+        assert float(ds.covariance[a, b]) == pytest.approx(float(of_pair.sigma_mu2[-1]), rel=1e-12)
+    for name in ("sigma_mu2", "sigma_y2", "c", "chi"):
+        np.testing.assert_allclose(ds[name], sum(of_pair[name] for of_pair in theory.values()) / 3.0, rtol=1e-11)
+
+
+def test_a_pool_of_extremes_of_relu_takes_inputs_of_any_norm():
+    """relu and its maximum are homogeneous: K_ab / sqrt(q_a q_b) depends on c alone."""
+    ens = igb.Ensemble("relu", 0.9, 0.0, pool=igb.MaxPool(2))
+    x = inputs_of_many_norms(5)
+    unit = x / np.sqrt((x**2).mean(axis=1, keepdims=True))
+    norm = np.sqrt((x**2).mean(axis=1))
+    found, of_unit = (igb.kernel(ens, inputs=data, depth=5).covariance for data in (x, unit))
+    np.testing.assert_allclose(found, of_unit * np.outer(norm, norm), rtol=1e-12)
 
 
 def test_a_table_of_erf_follows_its_closed_form():
@@ -501,7 +544,7 @@ def test_progress_is_a_fraction_that_grows(monkeypatch):
 
     monkeypatch.setattr(sys.modules["igbfast.kernel"], "progress_bar", watched)
     x = np.random.default_rng(0).standard_normal((600, 5))
-    igb.kernel(igb.Ensemble("tanh", 1.5, 0.1), inputs=x, depth=200, layers=[50, 200], progress=True)
+    igb.kernel(igb.Ensemble("tanh", 1.5, 0.1), inputs=x, depth=400, layers=[100, 400], progress=True)
     assert len(fractions) > 1
     assert fractions == sorted(fractions)
     assert all(0.0 <= fraction <= 1.0 for fraction in fractions)

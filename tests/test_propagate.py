@@ -295,3 +295,15 @@ def test_the_core_checks_again(wrong):
     good = {"sigma_w2": 1.0, "sigma_b2": 0.1, "sigma_mu2": 0.1, "sigma_y2": 1.0, "depth": 3}
     with pytest.raises(ValueError, match="must"):
         _core.propagate(phi=_core.Phi(kind="tanh"), **(good | wrong))
+
+
+@pytest.mark.parametrize("name", ["gelu", "elu", "softplus"])
+def test_where_q_diverges_the_activation_is_a_relu(name):
+    """At q of 1e264 its bend near zero is out of sight, and gamma grows by ReLU's power law."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        far = igb.propagate(igb.Ensemble(name, sigma_w2=3.0, sigma_b2=0.1), 1500)
+        relu = igb.propagate(igb.Ensemble("relu", sigma_w2=3.0, sigma_b2=0.1), 1500)
+    assert far.q[-1] > 1e260
+    assert float(far.q[-1] / far.q[-2]) == pytest.approx(1.5, rel=1e-12)
+    assert float(far.gamma[-1] / relu.gamma[-1]) == pytest.approx(1.0, abs=0.03)

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "bindings/activation_names.h"
+#include "bindings/pool_names.h"
 #include "bindings/register.h"
 #include "core/activations.h"
 #include "cpu/moments.h"
@@ -190,15 +191,6 @@ Phi mixture_of(const std::vector<std::pair<double, Phi>>& components) {
         for (const Phi::Share& share : phi.shares) mixture.shares.push_back({weight * share.weight, share.leaf});
     }
     return mixture;
-}
-
-Pool pool_of(const std::string& kind, int size) {
-    require(size >= 1, "size must be 1 or more");
-    if (kind == "none") return {PoolKind::none, 1};
-    if (kind == "max") return {PoolKind::max, size};
-    if (kind == "min") return {PoolKind::min, size};
-    require(kind == "average", "pool must be none, max, min or average");
-    return {PoolKind::average, size};
 }
 
 void require_within_reach(const Phi& phi, const Doubles& q) {

@@ -23,17 +23,17 @@ IGB_HD double arctan_near(double r) {
 IGB_HD double angle_of(double y, double x) {
     constexpr double tan_pi_8 = 0.41421356237309503, pi_4 = 0.78539816339744828, pi_4_low = 3.0616169978683829e-17;
     const double size = absolute(x);
-    const bool steep = y > size;
-    const double low = steep ? size : y, high = steep ? y : size;  // the angle from the nearer axis: atan(low / high)
-    const bool diagonal = low > tan_pi_8 * high;
-    const double up = diagonal ? low - high : low, along = diagonal ? low + high : high;
-    const double near = arctan_near(along > 0.0 ? up / along : 0.0);
-    // The whole is `eighths` times pi/4, plus or minus what is near.
-    const double eighths = diagonal ? 1.0 : 0.0;
-    const double from_y = steep ? 2.0 - eighths : eighths;
-    const double whole = x < 0.0 ? 4.0 - from_y : from_y;
-    const double signed_near = (steep != (x < 0.0)) ? -near : near;
-    return whole * pi_4 + (signed_near + whole * pi_4_low);
+    const double low = y < size ? y : size,
+                 high = y < size ? size : y;  // the angle from the nearer axis: atan(low / high)
+    const double steep = size - y, diagonal = tan_pi_8 * high - low, left = x;  // each true where negative
+    const double up = choose_by_sign(diagonal, low - high, low), along = choose_by_sign(diagonal, low + high, high);
+    const double near = arctan_near(up / (along > 0.0 ? along : 1.0));
+    // The whole is so many quarters of pi, plus or minus what is near.
+    const double quarters = choose_by_sign(diagonal, 1.0, 0.0);
+    const double from_x = choose_by_sign(steep, 2.0 - quarters, quarters);
+    const double whole = choose_by_sign(left, 4.0 - from_x, from_x);
+    const double rest = flip_sign(near, sign_of(steep) ^ sign_of(left));
+    return whole * pi_4 + (rest + whole * pi_4_low);
 }
 
 // sin t - t cos t = s^(3/2) P(s), s = 1 - cos t = 2 sin^2(t/2): P of degree 17 on [0, 1], error 1.1e-17.

@@ -2,7 +2,8 @@
 // every input, and the choice of how a component of phi is integrated:
 //     closed forms     linear, relu, leaky_relu, erf
 //     Hermite series   everything analytic, as long as the series converges
-//     pair by pair     the rest: kinks, jumps, and what is too sharp for the variances at hand
+//     one curve        the rest, where all inputs have one variance or phi(k x) = k phi(x): a function of c alone
+//     pair by pair     where they have not
 #include "cpu/covariance_map.h"
 
 #include <algorithm>
@@ -10,7 +11,9 @@
 #include <limits>
 #include <numeric>
 
+#include "core/angles.h"
 #include "core/quadrature.h"
+#include "cpu/adaptive_curve.h"
 #include "cpu/hermite_rule.h"
 #include "cpu/kernels.h"
 #include "cpu/moments.h"
@@ -54,7 +57,9 @@ void changes(const Leaf& leaf, Size count, const double* m, const double* d, dou
     const double low = leaf.table->edges.front(), high = leaf.table->edges.back();
     for (Size i = 0; i < count; ++i) {
         const double start = std::clamp(m[i], low, high), end = std::clamp(m[i] + d[i], low, high);
-        if (std::fabs(d[i]) < short_step) {
+        if (d[i] == 0.0) {
+            out[i] = 0.0;
+        } else if (std::fabs(d[i]) < short_step) {
             double x[4], slope[4];
             for (int k = 0; k < 4; ++k) x[k] = std::clamp(m[i] + node[k] * d[i], low, high);
             kernels().table_values(table, 1, 4, x, slope);
@@ -65,6 +70,36 @@ void changes(const Leaf& leaf, Size count, const double* m, const double* d, dou
             out[i] = phi[1] - phi[0];
         }
     }
+}
+
+// phi(k x) = k phi(x) for k > 0
+bool is_homogeneous(const Leaf& leaf) {
+    if (!leaf.table) return leaf.activation.kind != ActivationKind::tanh && leaf.activation.kind != ActivationKind::erf;
+    const auto is_zero = [](double x) { return x == 0.0; };
+    const double zero = 0.0;
+    double at_zero;
+    kernels().table_values(leaf.table->view(), 0, 1, &zero, &at_zero);
+    const Table& table = *leaf.table;
+    return at_zero == 0.0 && std::all_of(table.kinks.begin(), table.kinks.end(), is_zero) &&
+           std::all_of(table.jumps.begin(), table.jumps.end(), is_zero) &&
+           std::all_of(table.series[2].coefficients.begin(), table.series[2].coefficients.end(), is_zero);
+}
+
+// The correlation of a pair as correlation_of in covariance_rows.cpp has it, with the angle whose cosine it is.
+struct PairAngle {
+    double c, s, angle;
+    double gap;  // T_ab / sqrt(q_a q_b)
+};
+
+PairAngle angle_of_pair(const InputView& in, Size a, Size b, double covariance, double distance) {
+    const double inverse = in.inverse_root[a] * in.inverse_root[b], gap = distance * inverse;
+    const double change = in.root_change[a] - in.root_change[b];
+    const double together = std::min(std::fabs(covariance * inverse), 1.0);
+    const double near =
+        gap < 0.5 ? std::max((distance - 0.5 * change * change) * inverse, 0.0) : 1.0 - together;  // 1 - |c|
+    const double size = gap < 0.5 ? 1.0 - near : together;
+    const double angle = 2.0 * angle_of(std::sqrt(near), std::sqrt(1.0 + size));
+    return covariance < 0.0 ? PairAngle{-size, 1.0 + size, pi - angle, gap} : PairAngle{size, near, angle, gap};
 }
 
 int parity_of(const Leaf& leaf) { return leaf.table ? leaf.table->parity : -1; }  // of those without: tanh and erf
@@ -94,7 +129,8 @@ struct CovarianceMap::Inputs {
             const double d = change[at(a)];
             q[at(a)] = std::max(q_reference + d, 0.0);
             const double root = std::sqrt(q[at(a)]), sum = root + root_reference;
-            root_change[at(a)] = sum > 0.0 ? d / sum : 0.0;
+            const double difference = sum > 0.0 ? d / sum : 0.0;
+            root_change[at(a)] = std::fabs(difference) > 1e-160 ? difference : 0.0;  // its square is what counts
             inverse_root[at(a)] = root > 0.0 ? 1.0 / root : 0.0;
             seen[at(a)] = layernorm ? 1.0 : root;
             seen_change[at(a)] = layernorm ? 0.0 : root_change[at(a)];
@@ -141,8 +177,11 @@ struct CovarianceMap::Moments {
 
 class CovarianceMap::Route {
 public:
-    // A pool of extremes, of any phi: pair by pair.
-    Route(const Phi& phi, const Pool& extremes) : weight_(1.0), exact_(phi, extremes), can_expand_(false) {}
+    // A pool of extremes, of any phi.
+    Route(const Phi& phi, const Pool& extremes)
+        : weight_(1.0), exact_(phi, extremes), can_expand_(false),
+          homogeneous_(std::all_of(phi.shares.begin(), phi.shares.end(),
+                                   [](const Phi::Share& share) { return is_homogeneous(share.leaf); })) {}
 
     // One component of phi.
     Route(double weight, const Leaf& leaf) : weight_(weight), leaf_(leaf), exact_(Phi{{{1.0, leaf}}}, Pool{}) {
@@ -156,6 +195,7 @@ public:
             }
         } else {
             can_expand_ = leaf.table->kinks.empty();
+            homogeneous_ = is_homogeneous(leaf);
         }
     }
 
@@ -164,13 +204,34 @@ public:
         if (kind_ == Kind::line) return prepare_line(in, moments);
         if (can_expand_) kind_ = leaf_.table || kind_ != Kind::erf ? Kind::series : Kind::erf;
         if (kind_ == Kind::erf || (can_expand_ && fits(in))) return prepare_nodes(in, moments);
-        kind_ = Kind::direct;
+        const bool one_variance = std::all_of(in.seen_change.begin(), in.seen_change.begin() + in.count,
+                                              [&](double change) { return change == in.seen_change.front(); });
+        kind_ = homogeneous_ || one_variance ? Kind::curve : Kind::direct;
         prepare_direct(in, moments);
+    }
+
+    bool needs_curve() const { return kind_ == Kind::curve; }
+
+    // Ready for the pairs whose angles lie from `low` to `high`; pair by pair if there is no curve to be had.
+    void make_curve(double low, double high) {
+        const auto evaluate = [&](int count, const double* angle, AdaptiveCurve::Values* out) {
+            parallel_for(at(count), [&](std::size_t i, int worker) {
+                const double half = std::sin(0.5 * angle[i]), s = 2.0 * half * half;
+                const SplitMoments found = split_at(of_worker_[at(worker)], std::cos(angle[i]), s);
+                out[i] = {found.centre, found.spread / s};
+            });
+        };
+        if (low > high) return;  // all inputs are one
+        for (const double tolerance : {3e-14, 1e-12, 1e-10}) {
+            if (curve_.build(low * (1.0 - 1e-12), high * (1.0 + 1e-12), tolerance, evaluate)) return;
+        }
+        kind_ = Kind::direct;
     }
 
     // phi(-x) = -phi(x)
     bool is_odd() const {
-        return kind_ == Kind::line ? line_.bend2 == 0.0 : kind_ != Kind::direct && parity_of(leaf_) < 0;
+        return kind_ == Kind::line ? line_.bend2 == 0.0
+                                   : (kind_ == Kind::erf || kind_ == Kind::series) && parity_of(leaf_) < 0;
     }
 
     void add(const InputView& in, bool mirrored, const PairRows& rows, PairSink& sink, int worker,
@@ -179,18 +240,19 @@ public:
             case Kind::line: return pairs().add_piecewise_linear(in, line_, weight_, mirrored, rows, sink);
             case Kind::erf: return pairs().add_erf(in, view(), weight_, mirrored, rows, sink);
             case Kind::series: return pairs().add_series(in, view(), weight_, mirrored, rows, sink);
+            case Kind::curve: return add_curve(in, rows, sink);
             case Kind::direct: return add_direct(in, rows, sink, worker, monitor);
         }
     }
 
 private:
-    enum class Kind { line, erf, series, direct };
+    enum class Kind { line, erf, series, curve, direct };
 
     double weight_;
     Leaf leaf_;
     Expectations exact_;
     Kind kind_ = Kind::series;
-    bool can_expand_ = true;
+    bool can_expand_ = true, homogeneous_ = false;
     PiecewiseLinearView line_{};
 
     // Series, and the features of erf.
@@ -199,9 +261,12 @@ private:
     int features_ = 0;
     double feature_scale2_ = 0.0;
 
-    // Pair by pair.
+    // Pair by pair, and the curve at variance unit_.
     std::vector<Expectations> of_worker_;
     std::vector<double> square_;
+    AdaptiveCurve curve_;  // E[phi_a phi_b] and E[(phi_a - phi_b)^2] / (2 s), by the angle
+    double unit_ = 1.0;
+    SingleMoments at_unit_{};
 
     void set_line(double a) {
         kind_ = Kind::line;
@@ -327,7 +392,7 @@ private:
         const HermiteRule& nodes_of = rule();
         make_features(in);
         series_.resize(at(Size{used_} * in.padded));
-        feature_.resize(at(Size{features_} * in.padded));
+        feature_.resize(at(Size{std::max(features_, 1)} * in.padded));
         const int parity = parity_of(leaf_);
         {
             NodeValues reference(nodes_of);
@@ -433,17 +498,53 @@ private:
     void prepare_direct(const Inputs& in, Moments& moments) {
         of_worker_.assign(at(max_workers()), exact_);
         square_.resize(at(in.padded));
-        const SingleMoments reference = exact_.single(in.seen_reference() * in.seen_reference());
-        moments.square_reference += weight_ * reference.square;
+        const double reference = in.seen_reference() * in.seen_reference();
+        unit_ = homogeneous_ ? 1.0 : in.seen_variance(0);
+        at_unit_ = exact_.single(unit_);
+        const SingleMoments of_reference = exact_.single(reference);
+        moments.square_reference += weight_ * (homogeneous_ ? at_unit_.square * reference : of_reference.square);
         for_blocks(in.padded, [&](Size first, int worker) {
             for (Size a = first; a < first + pair_block; ++a) {
-                const bool same = in.seen_change[at(a)] == 0.0;
-                const SingleMoments here = same ? reference : of_worker_[at(worker)].single(in.seen_variance(a));
+                const double seen = in.seen[at(a)], seen_change = in.seen_change[at(a)];
+                if (homogeneous_) {
+                    const double change = in.layernorm ? 0.0 : in.change[at(a)];
+                    square_[at(a)] = at_unit_.square * seen * seen;
+                    moments.add(a, weight_, at_unit_.square * change, at_unit_.mean * seen, at_unit_.mean * seen_change,
+                                at_unit_.slope2);
+                    continue;
+                }
+                const SingleMoments here =
+                    seen_change == 0.0 ? of_reference : of_worker_[at(worker)].single(in.seen_variance(a));
                 square_[at(a)] = here.square;
-                moments.add(a, weight_, here.square - reference.square, here.mean, here.mean - reference.mean,
+                moments.add(a, weight_, here.square - of_reference.square, here.mean, here.mean - of_reference.mean,
                             here.slope2);
             }
         });
+    }
+
+    // At one variance.
+    SplitMoments split_at(Expectations& exact, double c, double s) const {
+        if (c >= 0.0) return exact.split(unit_ * c, unit_ * s);
+        const double centre = exact.pair(0, unit_, unit_, c);
+        return {centre, at_unit_.square - centre};
+    }
+
+    void add_curve(const InputView& in, const PairRows& rows, PairSink& sink) const {
+        const Size columns = in.padded - rows.first;
+        const double square = at_unit_.square / unit_;
+        for (Size a = rows.first; a < std::min(rows.first + pair_block, in.count); ++a) {
+            for (Size b = a + 1; b < in.count; ++b) {
+                const Size i = (a - rows.first) * columns + b - rows.first;
+                const PairAngle at_pair = angle_of_pair(in, a, b, rows.covariance[i], rows.distance[i]);
+                const double size = in.seen[a] * in.seen[b], change = in.seen_change[a] - in.seen_change[b];
+                const AdaptiveCurve::Values found =
+                    at_pair.s > 0.0 ? curve_.at(at_pair.angle) : AdaptiveCurve::Values{at_unit_.square, 0.0};
+                const double scale = weight_ * (size / unit_);
+                sink.product[i] += scale * found[0];
+                sink.spread[i] += scale * (at_pair.s * found[1]) + weight_ * square * (0.5 * change * change);
+                sink.steep += scale * found[1] * at_pair.gap;
+            }
+        }
     }
 
     // Where the variances are equal, the spread without cancellation; else E[phi_a^2] / 2 + E[phi_b^2] / 2 - product.
@@ -451,27 +552,21 @@ private:
         Expectations& exact = of_worker_[at(worker)];
         const Size columns = in.padded - rows.first;
         for (Size a = rows.first; a < std::min(rows.first + pair_block, in.count); ++a) {
-            if (monitor.stopped()) return;
             for (Size b = a + 1; b < in.count; ++b) {
+                if (monitor.stopped()) return;
                 const Size i = (a - rows.first) * columns + b - rows.first;
-                const double change = in.root_change[a] - in.root_change[b];
-                const double inverse = in.inverse_root[a] * in.inverse_root[b];
-                const double apart = (rows.distance[i] - 0.5 * change * change) * inverse;
-                const double together = std::min(std::fabs(rows.covariance[i] * inverse), 1.0);
-                const double near = rows.distance[i] * inverse < 0.5 ? std::max(apart, 0.0) : 1.0 - together;
-                const double size = rows.distance[i] * inverse < 0.5 ? 1.0 - near : together;
-                const double c = rows.covariance[i] < 0.0 ? -size : size;
+                const PairAngle at_pair = angle_of_pair(in, a, b, rows.covariance[i], rows.distance[i]);
                 const double q_a = in.seen[a] * in.seen[a], q_b = in.seen[b] * in.seen[b];
                 SplitMoments found;
-                if (in.seen_change[a] == in.seen_change[b] && c >= 0.0) {
-                    found = exact.split(q_a * c, q_a * near);
-                    sink.steep += weight_ * found.spread;
+                if (in.seen_change[a] == in.seen_change[b] && at_pair.c >= 0.0) {
+                    found = exact.split(q_a * at_pair.c, q_a * at_pair.s);
                 } else {
-                    found.centre = exact.pair(0, q_a, q_b, c);
-                    found.spread = std::max(0.5 * (square_[at(a)] + square_[at(b)]) - found.centre, 0.0);
-                    sink.rounding += weight_ * 0.5 * (square_[at(a)] + square_[at(b)]);
-                    sink.steep += weight_ * found.spread;
+                    const double half_sum = 0.5 * (square_[at(a)] + square_[at(b)]);
+                    found.centre = exact.pair(0, q_a, q_b, at_pair.c);
+                    found.spread = std::max(half_sum - found.centre, 0.0);
+                    sink.rounding += weight_ * half_sum;
                 }
+                sink.steep += weight_ * found.spread;
                 sink.product[i] += weight_ * found.centre;
                 sink.spread[i] += weight_ * found.spread;
             }
@@ -690,6 +785,7 @@ void CovarianceMap::step(Monitor& monitor) {
     }
     const bool mirrored =
         std::all_of(routes_.begin(), routes_.end(), [](const auto& route) { return route->is_odd(); });
+    make_curves();
     const PairMap map{carry, gain * share, gain * rest, bias, mirrored, phi.mean.data(), phi.mean_change.data()};
     const InputView view = inputs_->view();
     map_pairs(
@@ -700,6 +796,29 @@ void CovarianceMap::step(Monitor& monitor) {
         monitor);
     std::swap(inputs_, next_);
     prepared_ = false;
+}
+
+void CovarianceMap::make_curves() {
+    if (std::none_of(routes_.begin(), routes_.end(), [](const auto& route) { return route->needs_curve(); })) return;
+    const InputView in = inputs_->view();
+    const std::size_t blocks = at(padded_ / pair_block);
+    std::vector<double> low(blocks, 4.0), high(blocks, 0.0);
+    for_blocks(padded_, [&](Size first, int) {
+        const PairRows here = rows(first);
+        const std::size_t block = at(first / pair_block);
+        for (Size a = first; a < std::min(first + pair_block, in.count); ++a) {
+            for (Size b = a + 1; b < in.count; ++b) {
+                const Size i = (a - first) * (padded_ - first) + b - first;
+                const PairAngle found = angle_of_pair(in, a, b, here.covariance[i], here.distance[i]);
+                if (found.s > 0.0) low[block] = std::min(low[block], found.angle);
+                high[block] = std::max(high[block], found.angle);
+            }
+        }
+    });
+    const double from = *std::min_element(low.begin(), low.end()), to = *std::max_element(high.begin(), high.end());
+    for (const auto& route : routes_) {
+        if (route->needs_curve()) route->make_curve(from, to);
+    }
 }
 
 std::int64_t CovarianceMap::advance(const Phi& phi, std::int64_t layer, Monitor& monitor) {

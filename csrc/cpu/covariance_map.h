@@ -73,6 +73,7 @@ private:
     void set_first_layer(Size index, double reference, const std::vector<double>& changes);
     void make_routes(const Phi& phi);
     bool prepare(const Phi& phi);
+    void make_curves();
     void step(Monitor& monitor);
     template <class Add>
     void map_pairs(const Inputs& next, const PairMap& map, Add&& add, Monitor& monitor);

@@ -36,8 +36,10 @@ IGB_HD Vector load(const double* from) {
 
 // ---- Pairs ----------------------------------------------------------------------------------------------------------
 
-IGB_HD bool counts(std::int64_t a, std::int64_t b, const InputView& in) {
-    return b > a && b < in.count && a < in.count;
+// 1 for the pairs that count, 0 for the rest. Without a branch, as all conditions here: `and` would cost the vectors.
+IGB_HD double counts(std::int64_t a, std::int64_t b, const InputView& in) {
+    const std::int64_t out = (a - b) & (b - in.count);  // negative if both are
+    return out < 0 ? 1.0 : 0.0;
 }
 
 // One row of pairs, what all of them share.
@@ -70,7 +72,7 @@ IGB_HD Correlation correlation_of(const InputView& in, std::int64_t a, std::int6
     const bool close = gap < 0.5;  // then 1 - |c| is known better than |c|
     double near = close ? apart : 1.0 - together;
     near = near > 0.0 ? near : 0.0;
-    const double size = close || together > 1.0 ? 1.0 - near : together;
+    const double held = together < 1.0 ? together : 1.0, size = close ? 1.0 - near : held;
     const bool negative = covariance < 0.0;
     return {negative ? -size : size, negative ? 1.0 + size : near, negative ? near : 1.0 + size, gap};
 }
@@ -128,10 +130,29 @@ IGB_HD void sum_features(const SeriesView& view, const double* feature_a, const 
 
 constexpr int row_group = 4;  // rows whose sums stay in registers together
 
+// What the variances alone make, of all pairs.
+IGB_HD void add_apart(const InputView& in, const SeriesView& view, double weight, const PairRows& rows,
+                      PairSink& sink) {
+    const std::int64_t features = view.features * pair_block;
+    if (features == 0) return;
+    for (int r0 = 0; r0 < block; r0 += row_group) {
+        const double* const feature_a = view.feature + rows.first / pair_block * features + r0;
+        for (std::int64_t b = rows.first; b < in.padded; b += pair_block) {
+            alignas(64) double apart[row_group][block];
+            sum_features<row_group>(view, feature_a, view.feature + b / pair_block * features, apart);
+            for (int r = 0; r < row_group; ++r) {
+                double* const spread = sink.spread + (r0 + r) * (in.padded - rows.first) + b - rows.first;
+                for (int j = 0; j < block; ++j) spread[j] += weight * apart[r][j];
+            }
+        }
+    }
+}
+
 template <int parity>
 void add_series_of(const InputView& in, const SeriesView& view, double weight, bool mirrored, const PairRows& rows,
                    PairSink& sink) {
     const std::int64_t features = view.features * pair_block;
+    const double turn = mirrored ? 1.0 : 0.0;
     double steep = 0.0;
     for (int r0 = 0; r0 < block; r0 += row_group) {
         const std::int64_t block_a = rows.first / pair_block;
@@ -163,13 +184,13 @@ void add_series_of(const InputView& in, const SeriesView& view, double weight, b
                 for (int j = 0; j < block; ++j) {
                     const std::int64_t i = b - row.first + j;
                     // 1 - c^2 = s (1 + c); 1 - c^(2m + 1) = (1 - c^2m) + c^2m s
-                    const bool opposite = mirrored && c[r][j] < 0.0;
+                    const bool opposite = turn * c[r][j] < 0.0;
                     const double own = opposite ? above[r][j] : s[r][j], other = opposite ? s[r][j] : above[r][j];
                     double slope = parity == 0 ? rest[r][j] : other * rest[r][j];
                     if (parity < 0) slope += first[r][j];
                     row.product[i] += weight * (parity < 0 ? c[r][j] * first[r][j] : first[r][j]);
                     row.spread[i] += weight * (apart[r][j] + own * slope);
-                    steep += counts(row.a, b + j, in) ? absolute(weight * slope * distance[r][j]) : 0.0;
+                    steep += counts(row.a, b + j, in) * absolute(weight * slope * distance[r][j]);
                 }
             }
         }
@@ -193,7 +214,7 @@ void add_series(const InputView& in, const SeriesView& view, double weight, bool
 void add_piecewise_linear(const InputView& in, const PiecewiseLinearView& view, double weight, bool mirrored,
                           const PairRows& rows, PairSink& sink) {
     constexpr double two_over_pi = 2.0 / pi;
-    const double slope2 = weight * view.slope2, bend2 = weight * view.bend2;
+    const double slope2 = weight * view.slope2, bend2 = weight * view.bend2, turn = mirrored ? 1.0 : 0.0;
     for (int r = 0; r < block; ++r) {
         const Row row(in, rows, sink, r);
         const double seen = in.seen[row.a], seen_change = in.seen_change[row.a];
@@ -206,11 +227,11 @@ void add_piecewise_linear(const InputView& in, const PiecewiseLinearView& view, 
             const double apart = 0.5 * change * change;
             const double near = at.c < 0.0 ? at.above : at.s, far = absolute(at.c);
             const double excess = two_over_pi * sine_excess_from(near < 1.0 ? near : 1.0);
-            const double own = mirrored && at.c < 0.0 ? at.above : at.s;
+            const double own = turn * at.c < 0.0 ? at.above : at.s;
             const double spread = slope2 * (apart + size * own) + bend2 * (apart + size * (near - excess));
             row.product[i] += size * (slope2 * at.c + bend2 * (far + excess));
             row.spread[i] += spread;
-            steep += counts(row.a, b, in) ? spread : 0.0;
+            steep += counts(row.a, b, in) * spread;
         }
         sink.steep += steep;
     }
@@ -221,39 +242,44 @@ void add_piecewise_linear(const InputView& in, const PiecewiseLinearView& view, 
 void add_erf(const InputView& in, const SeriesView& view, double weight, bool mirrored, const PairRows& rows,
              PairSink& sink) {
     constexpr double two_over_pi = 2.0 / pi;
-    const double scale = weight * two_over_pi;
-    const std::int64_t features = view.features * pair_block;
+    constexpr std::int64_t chunk = 16 * pair_block;
+    const double scale = weight * two_over_pi, straight_on = mirrored ? 0.0 : 1.0;
+    add_apart(in, view, weight, rows, sink);
     double steep = 0.0;
-    for (int r = 0; r < block; ++r) {
-        const Row row(in, rows, sink, r);
-        const double variance_a = in.seen[row.a] * in.seen[row.a], share_a = 0.5 / (0.5 + variance_a);
-        const double root_a = in.seen[row.a] * square_root(1.0 / (0.5 + variance_a));
-        const double* const feature_a = view.feature + row.a / pair_block * features + row.a % pair_block;
-        for (std::int64_t b0 = 0; b0 < row.columns; b0 += pair_block) {
-            alignas(64) double apart[1][block];
-            const std::int64_t block_b = (row.first + b0) / pair_block;
-            sum_features<1>(view, feature_a, view.feature + block_b * features, apart);
+    for (std::int64_t b0 = rows.first; b0 < in.padded; b0 += chunk) {
+        const std::int64_t count = in.padded - b0 < chunk ? in.padded - b0 : chunk;
+        alignas(64) double share[chunk], root[chunk];  // 1 - h^2, h
+#pragma omp simd
+        for (std::int64_t j = 0; j < count; ++j) {
+            const double inverse = 1.0 / (0.5 + in.seen[b0 + j] * in.seen[b0 + j]);
+            share[j] = 0.5 * inverse;
+            root[j] = in.seen[b0 + j] * square_root(inverse);
+        }
+        for (int r = 0; r < block; ++r) {
+            const Row row(in, rows, sink, r);
+            const double inverse = 1.0 / (0.5 + in.seen[row.a] * in.seen[row.a]), share_a = 0.5 * inverse;
+            const double root_a = in.seen[row.a] * square_root(inverse);
 #pragma omp simd reduction(+ : steep)
-            for (int j = 0; j < block; ++j) {
-                const std::int64_t i = b0 + j, b = row.first + i;
+            for (std::int64_t j = 0; j < count; ++j) {
+                const std::int64_t b = b0 + j, i = b - row.first;
                 const Correlation at = correlation_of(in, row.a, b, row.covariance[i], row.distance[i]);
-                const double variance_b = in.seen[b] * in.seen[b], share_b = 0.5 / (0.5 + variance_b);
-                const double largest = root_a * in.seen[b] * square_root(1.0 / (0.5 + variance_b));  // sin A(1)
-                const double rest2 = share_a + share_b * (1.0 - share_a);                            // cos^2 A(1)
+                const double largest = root_a * root[j];                    // sin A(1)
+                const double rest2 = share_a + share[j] * (1.0 - share_a);  // cos^2 A(1)
                 const double cosine_at_1 = square_root(rest2);
                 // Of |c|; then what is between A(c) and A(1), or A(-1) if that is what is asked for.
                 const double size = absolute(at.c), sine = size * largest;
                 const double cosine = square_root(at.s * at.above + (at.c * at.c) * rest2);
-                const double forward = largest * cosine, back = sine * cosine_at_1, sum = forward + back;
-                const bool near = mirrored || at.c >= 0.0;
+                const double sum = largest * cosine + sine * cosine_at_1;
+                const double direction = straight_on * at.c;  // below zero: from A(1), although c is nearer to -1
                 const double closing = largest * largest * (at.s * at.above) / (sum > 0.0 ? sum : 1.0);
                 const double straight = cosine * cosine_at_1, across = largest * sine;
                 const double angle = angle_of(sine, cosine);
-                const double between = angle_of(near ? closing : sum, near ? straight + across : straight - across);
-                row.product[i] += scale * (at.c < 0.0 ? -angle : angle);
-                row.spread[i] += weight * apart[0][j] + scale * between;
+                const double between =
+                    angle_of(direction < 0.0 ? sum : closing, direction < 0.0 ? straight - across : straight + across);
+                row.product[i] += scale * flip_sign(angle, sign_of(at.c));
+                row.spread[i] += scale * between;
                 const double slope = largest / (cosine > 0.0 ? cosine : 1.0);
-                steep += counts(row.a, b, in) ? scale * slope * at.distance : 0.0;
+                steep += counts(row.a, b, in) * (scale * slope * at.distance);
             }
         }
     }
@@ -265,6 +291,7 @@ void add_erf(const InputView& in, const SeriesView& view, double weight, bool mi
 PairSums settle(const InputView& in, const InputView& next, const PairMap& map, const PairSink& sink,
                 const PairRows& rows) {
     const std::int64_t columns = next.padded - rows.first;
+    const double turn = map.mirrored ? 1.0 : 0.0, twice_bias = 2.0 * map.bias;
     PairSums total;
     for (int r = 0; r < block; ++r) {
         const std::int64_t a = rows.first + r;
@@ -280,23 +307,25 @@ PairSums settle(const InputView& in, const InputView& next, const PairMap& map, 
             const double change = mean_change - map.mean_change[b];
             const double k = map.carry * covariance[i] + (map.gain * product[i] + mean * map.mean[b] + map.bias);
             // D of the next layer, or half the squared sum.
-            const bool was_negative = covariance[i] < 0.0, of_sum = was_negative && map.mirrored;
-            const double carried = was_negative && !map.mirrored ? (in.q[a] + in.q[b]) - distance[i] : distance[i];
+            const double was = covariance[i], if_sum = turn * was, if_difference = (1.0 - turn) * was;
+            const double near_before = distance[i], far_before = (in.q[a] + in.q[b]) - near_before;
+            const double carried = if_difference < 0.0 ? far_before : near_before;
             const double d = map.carry * carried + (map.gain * spread[i] + map.cross * (0.5 * change * change)) +
-                             (of_sum ? 2.0 * map.bias : 0.0);
+                             (if_sum < 0.0 ? twice_bias : 0.0);
             // The smaller of it and |K| is right; the other follows from the variances.
             const double half_sum = 0.5 * (next.q[a] + next.q[b]);
             const bool negative = k < 0.0;
             const double size = absolute(k), left = half_sum - size > 0.0 ? half_sum - size : 0.0;
-            const bool near = d < size && negative == of_sum;
+            const double same_sign = if_sum < 0.0 ? -k : k;
+            const bool near = d < same_sign;
             const double new_size = near ? half_sum - d : size, t = near ? d : left;
             const double new_k = negative ? -new_size : new_size;
             covariance[i] = new_k;
             distance[i] = t;
-            const bool real = counts(a, b, next);
-            sum_covariance += real ? new_k : 0.0;
-            sum_distance += real ? (negative ? 2.0 * half_sum - t : t) : 0.0;
-            sum_correlation += real ? correlation_of(next, a, b, new_k, t).c : 0.0;
+            const double real = counts(a, b, next);
+            sum_covariance += real * new_k;
+            sum_distance += real * (negative ? 2.0 * half_sum - t : t);
+            sum_correlation += real * correlation_of(next, a, b, new_k, t).c;
         }
         total.covariance += sum_covariance;
         total.distance += sum_distance;

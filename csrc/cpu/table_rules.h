@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cmath>
+#include <cstddef>
 
 #include "core/config.h"
 #include "core/elementary.h"
@@ -18,15 +19,16 @@ namespace igb::inline IGB_ISA {
 template <int Nodes>
 struct GaussLegendreOf {
     static constexpr int nodes = Nodes;
-    alignas(64) double x[nodes], w[nodes];
-    alignas(64) double coefficient[nodes][nodes], from_above[nodes][nodes];
-    double forward[nodes], back[nodes];  // Clenshaw: b_k = c_k + forward_k t b_(k+1) - back_k b_(k+2)
+    static constexpr std::size_t size = static_cast<std::size_t>(Nodes);
+    alignas(64) double x[size], w[size];
+    alignas(64) double coefficient[size][size], from_above[size][size];
+    double forward[size], back[size];  // Clenshaw: b_k = c_k + forward_k t b_(k+1) - back_k b_(k+2)
 
     GaussLegendreOf() {
         for (int i = 0; i < nodes; ++i) {
             double z = std::cos(pi * (nodes - i - 0.25) / (nodes + 0.5)), slope = 0.0;
             for (int newton = 0; newton < 8; ++newton) {
-                double p[nodes + 2];
+                double p[size + 2];
                 legendre(z, p);
                 slope = nodes * (z * p[nodes] - p[nodes - 1]) / (z * z - 1.0);
                 z -= p[nodes] / slope;
@@ -35,7 +37,7 @@ struct GaussLegendreOf {
             w[i] = 2.0 / ((1.0 - z * z) * slope * slope);
         }
         for (int i = 0; i < nodes; ++i) {
-            double at[nodes + 2];
+            double at[size + 2];
             legendre(x[i], at);
             for (int k = 0; k < nodes; ++k) coefficient[k][i] = (k + 0.5) * w[i] * at[k];
             forward[i] = (2.0 * i + 1.0) / (i + 1.0);
@@ -44,10 +46,10 @@ struct GaussLegendreOf {
         // The Lagrange polynomial of node j is sum_n (n + 1/2) w_j P_n(x_j) P_n; int_x^1 P_n = (P_(n-1) - P_(n+1)) /
         // (2 n + 1).
         for (int i = 0; i < nodes; ++i) {
-            double at[nodes + 2];
+            double at[size + 2];
             legendre(x[i], at);
             for (int j = 0; j < nodes; ++j) {
-                double of[nodes + 2];
+                double of[size + 2];
                 legendre(x[j], of);
                 double sum = 0.5 * (1.0 - x[i]);
                 for (int n = 1; n < nodes; ++n) sum += 0.5 * of[n] * (at[n - 1] - at[n + 1]);
@@ -115,7 +117,8 @@ inline void evaluate(const TableView& table, int m, int panel, const double* x, 
     const bool by_x = table.by_x[m][panel] != 0;
 #pragma omp simd
     for (int i = 0; i < Count; ++i) {
-        const double t = (x[i] - low) * scale - 1.0, twice = t + t;
+        const double along = (x[i] - low) * scale - 1.0;  // beyond the ends by rounding alone
+        const double t = along > 1.0 ? 1.0 : along < -1.0 ? -1.0 : along, twice = t + t;
         double b1 = 0.0, b2 = 0.0;
         for (int k = table_terms - 1; k >= 1; --k) {
             const double b = c[k] + (twice * b1 - b2);
