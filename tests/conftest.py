@@ -1,6 +1,7 @@
 """What all tests share: the two flagship ensembles, figures without a screen, plain text from the command line."""
 
 import os
+import signal
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 
@@ -28,3 +29,7 @@ def _plain_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("TERM", "dumb")
     monkeypatch.setenv("COLUMNS", "200")
+
+
+# A shell that starts a job in the background has it ignore Ctrl-C, which several tests press.
+signal.signal(signal.SIGINT, signal.default_int_handler)
