@@ -137,7 +137,9 @@ def test_a_saved_diagram_is_drawn_as_well(tanh, tmp_path):
 
 def test_a_single_column_is_drawn():
     diagram = igb.phase_diagram("tanh", np.linspace(0.5, 3.0, 10), [0.1])
-    igb.plot.phase_diagram(diagram).figure.canvas.draw()
+    ax = igb.plot.phase_diagram(diagram)
+    ax.figure.canvas.draw()
+    assert any("prejudice" in text for text in texts(ax))
 
 
 def test_phase_diagram_refuses_other_things(tanh):

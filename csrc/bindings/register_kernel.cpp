@@ -10,6 +10,7 @@
 
 #include "bindings/pool_names.h"
 #include "bindings/register.h"
+#include "bindings/watched.h"
 #include "cpu/covariance_map.h"
 
 namespace py = pybind11;
@@ -19,32 +20,6 @@ namespace igb::bindings {
 namespace {
 
 using Doubles = py::array_t<double, py::array::c_style | py::array::forcecast>;
-
-void require(bool condition, const char* message) {
-    if (!condition) throw std::invalid_argument(message);
-}
-
-// Runs work(monitor) without the GIL, but looks at signals, and tells the callback of the progress, ten times a second.
-template <class Work>
-void run_watched(const py::object& callback, Work&& work) {
-    std::optional<py::error_already_set> raised;
-    Monitor monitor([&](double fraction) {
-        const py::gil_scoped_acquire gil;
-        try {
-            if (PyErr_CheckSignals() != 0) throw py::error_already_set();
-            if (!callback.is_none()) callback(fraction);
-            return true;
-        } catch (py::error_already_set& error) {
-            raised.emplace(std::move(error));
-            return false;
-        }
-    });
-    {
-        const py::gil_scoped_release nogil;
-        work(monitor);
-    }
-    if (raised) throw std::move(*raised);
-}
 
 void require_finite(const Doubles& array, const char* message) {
     require(array.ndim() == 2 && array.shape(0) >= 2 && array.shape(1) >= 1, message);

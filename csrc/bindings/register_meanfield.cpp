@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
-#include <optional>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -16,6 +15,7 @@
 #include "bindings/activation_names.h"
 #include "bindings/pool_names.h"
 #include "bindings/register.h"
+#include "bindings/watched.h"
 #include "core/activations.h"
 #include "cpu/moments.h"
 #include "cpu/parallel.h"
@@ -29,27 +29,6 @@ namespace igb::bindings {
 namespace {
 
 using Doubles = py::array_t<double, py::array::c_style | py::array::forcecast>;
-
-void require(bool condition, const char* message) {
-    if (!condition) throw std::invalid_argument(message);
-}
-
-// Runs work(monitor) without the GIL, looking at signals ten times a second; raises what a signal raised.
-template <class Work>
-void run_watched(Work&& work) {
-    std::optional<py::error_already_set> raised;
-    Monitor monitor([&](double) {
-        const py::gil_scoped_acquire gil;
-        if (PyErr_CheckSignals() == 0) return true;
-        raised.emplace();
-        return false;
-    });
-    {
-        const py::gil_scoped_release nogil;
-        work(monitor);
-    }
-    if (raised) throw std::move(*raised);
-}
 
 // ---- Activations ----------------------------------------------------------------------------------------------------
 
@@ -213,7 +192,8 @@ Doubles moments(const Phi& phi, const std::string& pool, int size, int derivativ
     Doubles result(q_aa.size());
     const double *const a = q_aa.data(), *const b = q_bb.data(), *const r = c.data();
     double* const out = result.mutable_data();
-    run_watched([&](Monitor& monitor) { pair_moments(phi, pooled, derivative, result.size(), a, b, r, out, monitor); });
+    run_watched(py::none(),
+                [&](Monitor& monitor) { pair_moments(phi, pooled, derivative, result.size(), a, b, r, out, monitor); });
     return result;
 }
 
@@ -239,7 +219,7 @@ Doubles single(const Phi& phi, const std::string& pool, int size, const Doubles&
     Doubles result({q.size(), py::ssize_t{5}});
     SingleMoments* const out = rows_of<SingleMoments>(result);
     const double* const in = q.data();
-    run_watched([&](Monitor& monitor) { single_moments(phi, pooled, q.size(), in, out, monitor); });
+    run_watched(py::none(), [&](Monitor& monitor) { single_moments(phi, pooled, q.size(), in, out, monitor); });
     return result;
 }
 
@@ -254,7 +234,8 @@ Doubles split(const Phi& phi, const std::string& pool, int size, const Doubles& 
     Doubles result({sigma_mu2.size(), py::ssize_t{2}});
     SplitMoments* const out = rows_of<SplitMoments>(result);
     const double *const mu = sigma_mu2.data(), *const y = sigma_y2.data();
-    run_watched([&](Monitor& monitor) { split_moments(phi, pooled, sigma_mu2.size(), mu, y, out, monitor); });
+    run_watched(py::none(),
+                [&](Monitor& monitor) { split_moments(phi, pooled, sigma_mu2.size(), mu, y, out, monitor); });
     return result;
 }
 
@@ -278,7 +259,7 @@ py::dict trajectory(const Phi& phi, const std::string& pool, int size, double si
     const Trajectory out{column("sigma_mu2"), column("sigma_y2"), column("gamma"),
                          column("q"),         column("c"),        column("chi")};
     std::int64_t computed = 0;
-    run_watched([&](Monitor& monitor) { computed = propagate(request, out, monitor); });
+    run_watched(py::none(), [&](Monitor& monitor) { computed = propagate(request, out, monitor); });
     columns["computed"] = computed;
     return columns;
 }

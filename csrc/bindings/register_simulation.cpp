@@ -2,12 +2,12 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
-#include <optional>
 #include <stdexcept>
 #include <string>
 
 #include "bindings/activation_names.h"
 #include "bindings/register.h"
+#include "bindings/watched.h"
 #include "cpu/forward.h"
 
 namespace py = pybind11;
@@ -18,10 +18,6 @@ namespace {
 
 using InputsF32 = py::array_t<float, py::array::c_style>;
 using InputsF64 = py::array_t<double, py::array::c_style>;
-
-void require(bool condition, const char* message) {
-    if (!condition) throw std::invalid_argument(message);
-}
 
 // Sets what the inputs are: a number, or an array (n, features) that must outlive the request.
 void set_inputs(ForwardRequest& request, const py::object& inputs) {
@@ -73,28 +69,6 @@ void run(const ForwardRequest& request, const ForwardResult& result, bool gram, 
     }
 }
 
-// Runs without the GIL, but looks at signals, and tells the callback of the progress, ten times a second.
-void run_watched(const ForwardRequest& request, const ForwardResult& result, bool gram, bool single,
-                 const py::object& callback) {
-    std::optional<py::error_already_set> raised;
-    Monitor monitor([&](double fraction) {
-        const py::gil_scoped_acquire gil;
-        try {
-            if (PyErr_CheckSignals() != 0) throw py::error_already_set();
-            if (!callback.is_none()) callback(fraction);
-            return true;
-        } catch (py::error_already_set& error) {
-            raised.emplace(std::move(error));
-            return false;
-        }
-    });
-    {
-        const py::gil_scoped_release nogil;
-        run(request, result, gram, single, monitor);
-    }
-    if (raised) throw std::move(*raised);
-}
-
 py::dict simulate(const std::string& activation, double parameter, double sigma_w2, double sigma_b2, std::int64_t width,
                   std::int64_t depth, const py::object& inputs, std::int64_t networks, std::uint32_t first_network,
                   std::uint64_t seed, const std::string& method, const std::string& dtype, bool per_node,
@@ -132,7 +106,7 @@ py::dict simulate(const std::string& activation, double parameter, double sigma_
         result.mu = nodes("mu");
         result.var = nodes("var");
     }
-    run_watched(request, result, gram, single, callback);
+    run_watched(callback, [&](Monitor& monitor) { run(request, result, gram, single, monitor); });
     return arrays;
 }
 
