@@ -3,7 +3,7 @@
 # when the library loads; the features that it asks the processor for are those that the flags here let the compiler
 # use. Everything else is compiled for the architecture's baseline.
 set(igbfast_kernel_sources
-    csrc/cpu/normals.cpp csrc/cpu/activate.cpp csrc/cpu/expectations.cpp csrc/cpu/tabulated.cpp
+    csrc/cpu/normals.cpp csrc/cpu/weights.cpp csrc/cpu/activate.cpp csrc/cpu/expectations.cpp csrc/cpu/tabulated.cpp
     csrc/cpu/covariance_rows.cpp csrc/cpu/kernels.cpp)
 
 function(igbfast_add_isa isa)

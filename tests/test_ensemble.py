@@ -165,16 +165,71 @@ def test_extras_out_of_range(settings, error, message):
         igb.Ensemble("tanh", 1.0, **settings)
 
 
+# ---- Weights ---------------------------------------------------------------------------------------------------------
+
+
+def test_weights_are_kept_and_shown_if_not_gaussian():
+    ens = igb.Ensemble("tanh", 1.0, weights="orthogonal")
+    assert ens.weights == "orthogonal"
+    assert ens.extras == {"weights": "orthogonal"}
+    assert repr(ens) == "Ensemble('tanh', sigma_w2=1.0, sigma_b2=0.0, weights='orthogonal')"
+    assert eval(repr(ens), {"Ensemble": igb.Ensemble}) == ens == pickle.loads(pickle.dumps(ens))
+    assert igb.Ensemble("tanh", 1.0).weights == "gaussian"
+    assert igb.Ensemble("tanh", 1.0, weights="gaussian").extras == {}
+    assert len({igb.Ensemble("tanh", 1.0, weights=law) for law in WEIGHTS}) == 4
+
+
+WEIGHTS = ("gaussian", "orthogonal", "uniform", "rademacher")
+
+
 @pytest.mark.parametrize(
-    ("ens", "named"),
+    ("weights", "error", "message"),
     [
-        (igb.Ensemble("relu", 1.0, pool=igb.MaxPool(2)), "pool"),
-        (igb.Ensemble("relu", 1.0, residual=0.1), "residual"),
-        (igb.Ensemble("relu", 1.0, layernorm=True), "layernorm"),
-        (igb.Ensemble("gelu", 1.0), "the activation 'gelu'"),
-        (igb.Ensemble("2 * tanh(x)", 1.0), "the activation '2"),
+        ("orthgonal", ValueError, "weights must be one of 'gaussian', .*, got 'orthgonal'; did you mean 'orthogonal'?"),
+        (
+            "normal",
+            ValueError,
+            "weights must be one of 'gaussian', 'orthogonal', 'uniform', 'rademacher', got 'normal'",
+        ),
+        (None, TypeError, "weights must be one of .*, got None"),
     ],
 )
-def test_simulation_says_what_only_theory_does(ens, named):
-    with pytest.raises(ValueError, match=f"simulate does not take {named}.* yet.*theory .* does"):
+def test_unknown_weights(weights, error, message):
+    with pytest.raises(error, match=message):
+        igb.Ensemble("tanh", 1.0, weights=weights)
+
+
+def test_theory_is_the_same_for_all_weights():
+    gaussian, orthogonal = (
+        igb.propagate(igb.Ensemble("tanh", 1.5, 0.1, weights=law), 5) for law in ("gaussian", "orthogonal")
+    )
+    np.testing.assert_array_equal(gaussian["q"], orthogonal["q"])
+    assert orthogonal.attrs["weights"] == "orthogonal"
+
+
+# ---- What simulation takes -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "ens",
+    [
+        igb.Ensemble("relu", 1.0, pool=igb.MaxPool(2)),
+        igb.Ensemble("relu", 1.0, residual=0.1),
+        igb.Ensemble("relu", 1.0, layernorm=True),
+        igb.Ensemble("gelu", 1.0),
+        igb.Ensemble("2 * tanh(x)", 1.0),
+        igb.Ensemble(igb.Activation.custom(np.arctan), 1.0),
+    ],
+)
+def test_simulation_takes_it(ens):
+    ds = igb.simulate(ens, width=10, depth=2, inputs=3)
+    assert bool(np.isfinite(ds["q"]).all())
+    assert ds.attrs["activation"] == str(ens.activation)
+
+
+def test_simulation_takes_no_mixtures():
+    ens = igb.Ensemble("mixture((0.5, tanh), (0.5, relu))", 1.0)
+    with pytest.raises(
+        ValueError, match="simulate applies one function to all nodes, but in ens with 'mixture.*theory"
+    ):
         igb.simulate(ens, width=10, depth=2, inputs=3)

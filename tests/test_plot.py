@@ -264,9 +264,197 @@ def test_class_fractions_refuse(arguments, error, message):
         igb.plot.class_fractions(**arguments)
 
 
+# --- gradients
+
+
+@pytest.fixture(scope="module")
+def backward():
+    """Networks that went backward, of two classes that get unequal shares."""
+    ens = igb.Ensemble("tanh", 2.5, 0.05)
+    arguments = {"width": 60, "depth": 8, "inputs": 20, "networks": 5, "classes": 2, "distributions": True}
+    return ens, igb.simulate(ens, gradients="cross_entropy", **arguments)
+
+
+def line_labelled(ax, label):
+    return next(line for line in ax.lines if label in str(line.get_label()))
+
+
+def test_gradients_show_medians_and_theory(backward):
+    ens, ds = backward
+    ax = igb.plot.gradients(ds, ens=ens)
+    points = line_labelled(ax, "simulation")
+    np.testing.assert_array_equal(points.get_xdata(), ds.layer)
+    np.testing.assert_allclose(points.get_ydata(), 60 * ds.gradient.median("network"), rtol=1e-12)
+    theory = line_labelled(ax, "theory").get_ydata()
+    chi = igb.propagate(ens, 8).chi.values
+    np.testing.assert_allclose(theory[:-1] / theory[1:], chi[:-1], rtol=1e-12)
+    np.testing.assert_allclose(theory, points.get_ydata(), rtol=0.7)
+    band = ax.collections[0].get_paths()[0].vertices[:, 1]
+    assert band.min() == pytest.approx(float(60 * ds.gradient.quantile(0.05, "network").min()))
+    assert ax.get_yscale() == "log"
+    assert "90 % of the networks" in texts(ax)
+    ax.figure.canvas.draw()
+
+
+def test_gradients_without_an_ensemble_follow_the_measured_chi(backward):
+    _, ds = backward
+    ax = igb.plot.gradients(ds)
+    line, points = line_labelled(ax, "measured").get_ydata(), line_labelled(ax, "simulation").get_ydata()
+    np.testing.assert_allclose(line[:-1] / line[1:], ds.chi.mean("network")[:-1], rtol=1e-12)
+    assert line[-1] == pytest.approx(points[-1])
+
+
+def test_gradients_of_one_network_show_its_inputs(backward):
+    _, ds = backward
+    ax = igb.plot.gradients(ds.isel(network=[2]))
+    np.testing.assert_allclose(line_labelled(ax, "simulation").get_ydata(), 60 * ds.gradient[2], rtol=1e-12)
+    assert "90 % of the inputs" in texts(ax)
+
+
+def test_gradients_by_class_tell_the_favoured_from_the_others(backward):
+    _, ds = backward
+    ax = igb.plot.gradients_by_class(ds)
+    by_class, favoured = 60 * ds.gradient_class.values, ds.favoured.values
+    network = np.arange(5)
+    for label, column in (("favoured", favoured), ("others", 1 - favoured)):
+        expected = np.median(by_class[network, :, column], axis=0)
+        np.testing.assert_allclose(line_labelled(ax, label).get_ydata(), expected, rtol=1e-12)
+    assert len({line.get_marker() for line in ax.lines}) == 3  # two kinds of points, and lines
+    ax.figure.canvas.draw()
+
+
+@pytest.mark.parametrize("left", [1e-200, 0.0])
+def test_gradients_that_vanish_leave_the_others_visible(backward, left):
+    _, ds = backward
+    vanishing = ds.copy(deep=True)
+    vanishing["gradient_class"] = ds.gradient_class * xr.where(ds["class"] == ds.favoured, left, 1.0)
+    ax = igb.plot.gradients_by_class(vanishing)
+    ax.figure.canvas.draw()
+    low, high = ax.get_ylim()
+    assert high / low < 1e22
+    others = line_labelled(ax, "others").get_ydata()
+    assert ((low < others) & (others < high)).all()
+
+
+def test_gradients_by_class_without_a_label_of_the_favoured_one(backward):
+    _, ds = backward
+    ax = igb.plot.gradients_by_class(ds.assign(gradient_class=ds.gradient_class.where(ds["class"] != ds.favoured)))
+    assert np.isnan(line_labelled(ax, "favoured").get_ydata()).all()
+    ax.figure.canvas.draw()
+
+
+# --- distributions
+
+
+def test_distributions_show_quantiles_and_theory(backward):
+    ens, ds = backward
+    figure = igb.plot.distributions(ds, ens=ens)
+    theory = igb.propagate(ens, 8)
+    for ax, name in zip(figure.axes, ("mu", "var", "q", "c"), strict=True):
+        values = igb.distributions.quantiles(igb.distributions.merge(ds), name)
+        np.testing.assert_array_equal(line_labelled(ax, "median").get_ydata(), values.sel(quantile=0.5))
+        outer = ax.collections[0].get_paths()[0].vertices[:, 1]
+        assert (outer.min(), outer.max()) == (values.sel(quantile=0.05).min(), values.sel(quantile=0.95).max())
+        assert ax.get_ylabel()
+    dashed = [[line.get_ydata() for line in ax.lines if line.get_label() == "theory"] for ax in figure.axes]
+    assert [len(lines) for lines in dashed] == [2, 1, 1, 1]
+    for lines, name in zip(dashed[1:], ("sigma_y2", "q", "c"), strict=True):
+        np.testing.assert_array_equal(lines[0], theory[name])
+    centre = (theory.sigma_mu2 + theory.sigma_y2 / 20) ** 0.5
+    np.testing.assert_allclose(dashed[0][1], 1.6449 * centre, rtol=1e-4)
+    figure.canvas.draw()
+
+
+def test_merged_distributions_are_drawn_as_well(backward):
+    _, ds = backward
+    figure = igb.plot.distributions(igb.distributions.merge(ds, ds))
+    assert not any(line.get_label() == "theory" for ax in figure.axes for line in ax.lines)
+
+
+# --- effects of the width
+
+
+@pytest.fixture(scope="module")
+def departures():
+    return igb.finite_width(igb.Ensemble("relu", 2.0), widths=[20, 60, 200], depth=3, inputs=10, networks=20)
+
+
+def test_finite_width_shows_departures_and_their_law(departures):
+    ax = igb.plot.finite_width(departures, layer=3, quantities=["log_q_variance", "sigma_y2"])
+    at = departures.sel(layer=3)
+    for name, word in (("log_q_variance", "var"), ("sigma_y2", "sigma_y")):
+        law, found = line_labelled(ax, word), at.sel(quantity=name)
+        np.testing.assert_allclose(law.get_ydata(), abs(float(found.coefficient)) / at.width, rtol=1e-12)
+        assert f"{float(found.coefficient):.3g}" in law.get_label()
+    variances = at.departure.sel(quantity="log_q_variance").values
+    filled = ax.containers[0].lines[0].get_xydata()
+    np.testing.assert_allclose(filled[:, 1], variances, rtol=1e-12)
+    assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
+    assert "layer 3" in ax.get_ylabel()
+    ax.figure.canvas.draw()
+
+
+def test_finite_width_tells_what_is_below_theory_and_what_is_not_told_from_zero(departures):
+    made = departures.copy(deep=True)
+    made["departure"].loc[{"quantity": "q", "layer": 1}] = [-0.1, 0.1, 0.001]
+    made["departure_se"].loc[{"quantity": "q", "layer": 1}] = [0.01, 0.01, 0.01]
+    made["coefficient"].loc[{"quantity": "q", "layer": 1}] = 2.0
+    above, below, arrows = igb.plot.finite_width(made, layer=1, quantities=["q"]).containers
+    assert above.lines[0].get_ydata() == [0.1]
+    assert below.lines[0].get_ydata() == [0.1]
+    assert below.lines[0].get_markerfacecolor() == "white"
+    assert arrows.lines[2][0].get_segments()[0].max() >= 0.011
+
+
+def test_finite_width_without_anything_measured(departures):
+    ax = igb.plot.finite_width(departures, layer=1, quantities=["sigma_mu2"])  # whose theory is zero there
+    assert not ax.containers
+    ax.figure.canvas.draw()
+
+
+# --- what cannot be drawn
+
+
+@pytest.mark.parametrize(
+    ("draw", "error", "message"),
+    [
+        (lambda ds, ens: igb.plot.gradients(3), TypeError, r"dataset must be what simulate\(.* returns, got 3"),
+        (lambda ds, ens: igb.plot.gradients(igb.propagate(ens, 3)), ValueError, "got one that has no gradient"),
+        (lambda ds, ens: igb.plot.gradients(ds, ens="tanh"), TypeError, "ens must be an Ensemble"),
+        (
+            lambda ds, ens: igb.plot.gradients(ds, ens=igb.Ensemble("tanh", 2.0, 0.05)),
+            ValueError,
+            "ens must be the ensemble of the dataset, which has sigma_w2=2.5, got Ensemble",
+        ),
+        (
+            lambda ds, ens: igb.plot.gradients(ds.assign_attrs(input_data="given"), ens=ens),
+            ValueError,
+            "ens must be left out for given inputs",
+        ),
+        (lambda ds, ens: igb.plot.gradients_by_class(ds[["gradient"]]), ValueError, "has no gradient_class"),
+        (lambda ds, ens: igb.plot.distributions(ds[["gradient"]]), ValueError, "has no mu_counts"),
+        (lambda ds, ens: igb.plot.finite_width(ds), ValueError, "has no departure"),
+    ],
+)
+def test_refuses_what_it_cannot_draw(backward, draw, error, message):
+    with pytest.raises(error, match=message):
+        draw(backward[1], backward[0])
+
+
+def test_finite_width_refuses(departures):
+    with pytest.raises(ValueError, match="layer must be an integer from 1 to 3, got 4"):
+        igb.plot.finite_width(departures, layer=4)
+    with pytest.raises(ValueError, match="quantities must be one of .*, got 'gama'"):
+        igb.plot.finite_width(departures, quantities=["gama"])
+
+
 @pytest.mark.parametrize(
     "draw",
     [
+        lambda: igb.plot.gradients(None),
+        lambda: igb.plot.gradients_by_class(None),
+        lambda: igb.plot.distributions(None),
+        lambda: igb.plot.finite_width(None),
         lambda: igb.plot.phase_diagram(None),
         lambda: igb.plot.trajectories(igb.Ensemble("tanh", 1.0)),
         lambda: igb.plot.class_fractions(1.0),

@@ -24,15 +24,16 @@ SMALL = {"width": 64, "depth": 3, "inputs": 10}
 
 def test_variables_dimensions_and_coordinates(tanh_edge):
     ds = igb.simulate(tanh_edge, **SMALL, networks=2)
-    assert set(ds.data_vars) == {name + suffix for name in ESTIMATES for suffix in ("", "_se")}
-    for variable in ds.data_vars.values():
+    estimates = {name + suffix for name in ESTIMATES for suffix in ("", "_se")}
+    assert set(ds.data_vars) == estimates | {"class_fraction", "favoured"}
+    for variable in (ds[name] for name in estimates):
         assert variable.dims == ("network", "layer")
         assert variable.dtype == np.float64
         assert variable.attrs["long_name"]
         assert variable.attrs["units"] == "1"
+        assert bool(np.isfinite(variable).all())
     assert ds["layer"].values.tolist() == [1, 2, 3]
     assert ds["network"].values.tolist() == [0, 1]
-    assert bool(np.isfinite(ds.to_array()).all())
 
 
 def test_per_node(tanh_edge):
@@ -42,6 +43,8 @@ def test_per_node(tanh_edge):
     np.testing.assert_allclose(ds["var"].mean("node"), ds["sigma_y2"], rtol=1e-6)
     centres = ds["mu"].var("node", ddof=1) - ds["sigma_y2"] / 10
     np.testing.assert_allclose(centres, ds["sigma_mu2"], rtol=1e-4, atol=1e-6)
+    assert ds["guess"].dims == ("network", "input")
+    assert "label" not in ds
 
 
 def test_attributes_say_what_was_run(tanh_edge):
@@ -55,6 +58,7 @@ def test_attributes_say_what_was_run(tanh_edge):
         "inputs": 10,
         "features": 64,
         "networks": 2,
+        "classes": 10,
         "seed": 2**64 - 1,
         "method": "direct",
         "dtype": "float64",
@@ -66,9 +70,26 @@ def test_attributes_say_what_was_run(tanh_edge):
     assert "over inputs and pairs of inputs" in ds.attrs["estimator"]
 
 
+def test_attributes_of_more_than_a_plain_network():
+    ens = igb.Ensemble("gelu", 1.5, pool=igb.AvgPool(2), residual=0.1, layernorm=True, weights="uniform")
+    ds = igb.simulate(ens, **SMALL, gradients="cross_entropy", labels=np.arange(10) % 3, classes=3)
+    expected = {
+        "pool": "AvgPool(2)",
+        "residual": 0.1,
+        "layernorm": "True",
+        "weights": "uniform",
+        "method": "direct",
+        "gradients": "cross_entropy",
+        "labels": "given",
+        "classes": 3,
+    }
+    assert {key: ds.attrs[key] for key in expected} == expected
+
+
 @pytest.mark.parametrize("seed", [0, 2**63, 2**64 - 1])
 def test_saves_and_loads_back_whole(tanh_edge, tmp_path, seed):
-    ds = igb.simulate(tanh_edge, **SMALL, networks=2, seed=seed, per_node=True)
+    everything = {"per_node": True, "gradients": "cross_entropy", "distributions": True}
+    ds = igb.simulate(tanh_edge, **SMALL, networks=2, seed=seed, **everything)
     ds.to_netcdf(tmp_path / "ds.nc", engine="h5netcdf")
     loaded = xr.load_dataset(tmp_path / "ds.nc", engine="h5netcdf")
     xr.testing.assert_identical(ds, loaded)
@@ -104,6 +125,110 @@ def test_networks_are_independent_of_how_many_there_are(tanh_edge):
     assert len(np.unique(three["gamma"].isel(layer=0))) == 3
 
 
+# --- classes and gradients
+
+
+def test_class_fractions_count_the_guesses(tanh_edge):
+    ds = igb.simulate(tanh_edge, **SMALL, networks=3, classes=4, per_node=True)
+    assert ds["class_fraction"].dims == ("network", "class")
+    for network in range(3):
+        guesses = ds["guess"].values[network].tolist()
+        counts = [guesses.count(k) for k in range(4)]
+        np.testing.assert_array_equal(ds["class_fraction"][network], np.array(counts) / 10)
+        assert int(ds["favoured"][network]) == counts.index(max(counts))
+    assert ds["class"].values.tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("loss", ["readout", "cross_entropy"])
+def test_gradients_by_layer_and_input(tanh_edge, loss):
+    ds = igb.simulate(tanh_edge, **SMALL, networks=2, gradients=loss, classes=3, per_node=True)
+    by_input = ds["gradient_input"].values
+    assert by_input.shape == (2, 3, 10)
+    assert bool((by_input > 0.0).all())
+    np.testing.assert_allclose(ds["gradient"], by_input.mean(axis=2))
+    np.testing.assert_allclose(ds["growth"][:, :-1], by_input.mean(2)[:, :-1] / by_input.mean(2)[:, 1:])
+    assert bool(np.isnan(ds["growth"][:, -1]).all())
+    assert ds["quantile"].values.tolist() == [0.05, 0.25, 0.5, 0.75, 0.95]
+    median = ds["gradient_quantile"].sel(quantile=0.5)
+    np.testing.assert_allclose(median, np.median(by_input, axis=2))
+    assert ds["gradient_se"].dims == ("network", "layer")
+    assert ("class_fraction" in ds) == (loss == "cross_entropy")  # a read-out has a single output
+    assert "gradient_input" not in igb.simulate(tanh_edge, **SMALL, gradients=loss)
+
+
+def test_gradients_by_class(tanh_edge):
+    labels = np.array([0, 2, 2, 0, 2, 0, 0, 0, 2, 0])
+    kwargs = {**SMALL, "gradients": "cross_entropy", "classes": 4, "labels": labels}
+    ds = igb.simulate(tanh_edge, **kwargs, networks=2, per_node=True)
+    np.testing.assert_array_equal(ds["label"], np.tile(labels, (2, 1)))
+    for k in (0, 2):
+        expected = ds["gradient_input"].values[:, :, labels == k].mean(axis=2)
+        np.testing.assert_allclose(ds["gradient_class"].sel({"class": k}), expected)
+    assert bool(np.isnan(ds["gradient_class"].sel({"class": [1, 3]})).all())
+    favoured = ds["gradient_class"].sel({"class": ds["favoured"]})
+    assert favoured.dims == ("network", "layer")
+
+
+def test_random_labels_are_of_all_classes(tanh_edge):
+    ds = igb.simulate(tanh_edge, width=64, depth=1, inputs=3000, gradients="cross_entropy", classes=3, per_node=True)
+    counts = np.bincount(ds["label"].values[0], minlength=3)
+    assert counts.sum() == 3000
+    assert np.abs(counts - 1000).max() < 5 * np.sqrt(3000 * 2 / 9)  # 5 standard errors
+    assert ds.attrs["labels"] == "random"
+
+
+def test_labels_of_any_integer_type(tanh_edge):
+    labels = np.arange(10) % 3
+    kwargs = {**SMALL, "gradients": "cross_entropy", "classes": 3}
+    expected = igb.simulate(tanh_edge, **kwargs, labels=labels)
+    for same in (labels.tolist(), labels.astype(np.uint8), labels.astype(np.int64)[::-1][::-1], xr.DataArray(labels)):
+        xr.testing.assert_identical(igb.simulate(tanh_edge, **kwargs, labels=same), expected)
+
+
+# --- tables of the activation
+
+
+def test_a_table_too_short_is_replaced_by_a_longer_one(monkeypatch):
+    made = []
+    core_phi = igb.Activation._core_phi
+
+    def short_at_first(activation, q_max, table=False):
+        made.append(core_phi(activation, q_max if len(made) > 1 else 0.0, table))
+        return made[-1]
+
+    ens = igb.Ensemble("gelu", 1.5, 0.1)
+    x = 1e3 * np.random.default_rng(0).standard_normal((6, 8))
+    expected = igb.simulate(ens, width=64, depth=2, inputs=x, dtype="float64")
+    monkeypatch.setattr(igb.Activation, "_core_phi", short_at_first)
+    got = igb.simulate(ens, width=64, depth=2, inputs=x, dtype="float64")
+    assert [phi.q_max for phi in made[:2]] == [64.0, 64.0]  # what theory asks about, and the first run
+    assert len(made) > 2
+    assert made[-1].q_max > 1e6
+    np.testing.assert_allclose(got["q"], expected["q"], rtol=1e-12)
+
+
+def test_what_no_table_can_hold_is_an_error():
+    with pytest.raises(ValueError, match="the pre-activations of 'exp' grow beyond all it can be tabulated for"):
+        igb.simulate(igb.Ensemble("exp", 4.0), width=50, depth=6, inputs=5)
+
+
+def test_all_of_it_from_the_command_line(tmp_path):
+    pytest.importorskip("typer")
+    from typer.testing import CliRunner
+
+    from igbfast.cli import app
+
+    size = ["--width", "64", "--depth", "3", "--inputs", "10"]
+    network = ["--sigma-w2", "1.5", "--pool", "max:2", "--residual", "0.1", "--layernorm", "--weights", "uniform"]
+    loss = ["--gradients", "cross_entropy", "--classes", "3"]
+    command = ["simulate", "gelu", *network, *size, *loss, "-q", "--output", str(tmp_path / "s.nc")]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    ens = igb.Ensemble("gelu", 1.5, pool=igb.MaxPool(2), residual=0.1, layernorm=True, weights="uniform")
+    expected = igb.simulate(ens, **SMALL, gradients="cross_entropy", classes=3)
+    xr.testing.assert_identical(xr.load_dataset(tmp_path / "s.nc", engine="h5netcdf"), expected)
+
+
 # --- the mean over networks
 
 
@@ -130,6 +255,24 @@ def test_network_mean_where_a_gamma_is_negative(relu_critical):
     assert np.isnan(igb.network_mean(ds)["log_gamma"].values[0])
 
 
+def test_network_mean_of_gradients():
+    kwargs = {**SMALL, "networks": 8, "gradients": "cross_entropy", "classes": 3}
+    ds = igb.simulate(igb.Ensemble("tanh", 3.0, 0.1), **kwargs)
+    mean = igb.network_mean(ds)
+    logs = np.log(ds["gradient"].values)
+    np.testing.assert_allclose(mean["log_gradient"], logs.mean(axis=0))
+    np.testing.assert_allclose(mean["log_gradient_se"], logs.std(axis=0, ddof=1) / np.sqrt(8))
+    np.testing.assert_allclose(mean["growth"], ds["growth"].mean("network"))
+    ranked = np.sort(ds["class_fraction"].values, axis=1)[:, ::-1].mean(axis=0)
+    np.testing.assert_allclose(mean["ranked_fraction"], ranked)
+    assert mean["ranked_fraction"].dims == ("rank",)
+    by_class, favoured = ds["gradient_class"].values, ds["favoured"].values
+    own = np.array([by_class[n, :, k] for n, k in enumerate(favoured)])
+    others = np.array([np.delete(by_class[n], k, axis=1).mean(axis=1) for n, k in enumerate(favoured)])
+    np.testing.assert_allclose(mean["log_gradient_favoured"], np.log(own).mean(axis=0))
+    np.testing.assert_allclose(mean["log_gradient_others"], np.log(others).mean(axis=0))
+
+
 def test_network_mean_refuses_other_things(tanh_edge):
     with pytest.raises(TypeError, match="dataset must be an xarray.Dataset made by simulate, got 3"):
         igb.network_mean(3)
@@ -148,6 +291,7 @@ def no_work(monkeypatch):
         raise AssertionError("work was begun")
 
     monkeypatch.setattr(_core, "simulate", fail)
+    monkeypatch.setattr(_core, "DirectStream", fail)
 
 
 X = np.ones((3, 4))
@@ -166,21 +310,26 @@ def changed(row, column, value):
         ({"width": 0}, "width must be an integer from 1 to 2147483648, got 0"),
         ({"width": -3}, "width must be an integer from 1 to 2147483648, got -3"),
         ({"width": 2**31 + 1}, "width must be an integer from 1 to 2147483648, got 2147483649"),
-        ({"depth": 0}, "depth must be an integer from 1 to 16777215, got 0"),
-        ({"depth": 2**24}, "depth must be an integer from 1 to 16777215, got 16777216"),
+        ({"depth": 0}, "depth must be an integer from 1 to 16777214, got 0"),
+        ({"depth": 2**24}, "depth must be an integer from 1 to 16777214, got 16777216"),
         ({"networks": 0}, "networks must be an integer from 1 to 2147483648, got 0"),
         ({"seed": -1}, "seed must be an integer from 0 to 18446744073709551615, got -1"),
         ({"seed": 2**64}, "seed must be an integer from 0 to 18446744073709551615, got 18446744073709551616"),
         ({"inputs": 1}, "inputs must be an integer from 2 to 2147483648, got 1"),
         ({"inputs": np.ones(5)}, r"inputs must be .* shape \(n, features\) .*, got an array of shape \(5,\)"),
-        ({"inputs": np.ones((2, 3, 4))}, r"inputs must be .* got an array of shape \(2, 3, 4\)"),
         ({"inputs": np.ones((1, 4))}, r"inputs must be .* n >= 2 .* got an array of shape \(1, 4\)"),
         ({"inputs": np.ones((4, 0))}, r"inputs must be .* features >= 1, got an array of shape \(4, 0\)"),
+        ({"inputs": []}, r"inputs must be .* got an array of shape \(0,\)"),
+        ({"inputs": np.ones((2, 3, 0))}, r"inputs must be .* got an array of shape \(2, 3, 0\)"),
         ({"inputs": [[1.0, 2.0], [3.0]]}, "inputs must be a number or an array .*, got rows that differ"),
         ({"inputs": changed(2, 1, np.nan)}, "inputs must be finite, got nan in row 2, column 1"),
         ({"inputs": changed(0, 3, -np.inf)}, "inputs must be finite, got -inf in row 0, column 3"),
         ({"inputs": changed(1, 0, 1e200)}, "inputs must have a finite mean square, but that of row 1 overflows"),
         ({"method": "grm"}, "method must be one of 'auto', 'direct', 'gram', got 'grm'; did you mean 'gram'?"),
+        ({"gradients": "crossentropy"}, "gradients must be one of .*, got 'crossentropy'; did you mean 'cross_entro"),
+        ({"classes": 1}, "classes must be an integer from 2 to 1048576, got 1"),
+        ({"labels": [0] * 10}, "labels are for gradients='cross_entropy', got labels with gradients=None"),
+        ({"normalize": True}, "normalize=True is for given inputs, got a number of Gaussian ones"),
         ({"dtype": "float16"}, "dtype must be one of 'float32', 'float64', got 'float16'"),
         ({"dtype": np.int32}, "dtype must be one of 'float32', 'float64', got 'int32'"),
     ],
@@ -200,9 +349,10 @@ def test_values_out_of_range(tanh_edge, arguments, message):
         ({"depth": None}, "depth must be an integer .*, got None"),
         ({"networks": np.array([2])}, r"networks must be an integer .*, got an array of shape \(1,\)"),
         ({"seed": 1.5}, "seed must be an integer .*, got 1.5"),
-        ({"inputs": 10.0}, r"inputs must be a number of inputs .* or an array of shape \(n, features\), got 10.0"),
+        ({"inputs": 10.0}, r"inputs must be a number of inputs .*, an array of shape \(n, features\) or .*, got 10.0"),
         ({"inputs": "10"}, "inputs must be a number of inputs .*, got '10'"),
         ({"inputs": None}, "inputs must be a number of inputs .*, got None"),
+        ({"inputs": {"x": 1}}, r"inputs must be a number of inputs .*, got \{'x': 1\} \(a dict\)"),
         ({"inputs": 1j * X}, "inputs must be real numbers, got dtype complex128"),
         ({"inputs": X > 0}, "inputs must be real numbers, got dtype bool"),
         ({"inputs": X.astype(str)}, "inputs must be real numbers, got dtype <U"),
@@ -211,6 +361,10 @@ def test_values_out_of_range(tanh_edge, arguments, message):
         ({"dtype": None}, "dtype must be one of .*, got None"),
         ({"dtype": 7}, "dtype must be one of .*, got 7"),
         ({"per_node": 1}, "per_node must be True or False, got 1"),
+        ({"gradients": True}, "gradients must be one of 'readout', 'cross_entropy', got True"),
+        ({"classes": 10.0}, "classes must be an integer .*, got 10.0"),
+        ({"distributions": None}, "distributions must be True or False, got None"),
+        ({"normalize": "yes"}, "normalize must be True or False, got 'yes'"),
     ],
 )
 def test_wrong_types(tanh_edge, arguments, message):
@@ -221,6 +375,50 @@ def test_wrong_types(tanh_edge, arguments, message):
 def test_ensemble_of_the_wrong_type():
     with pytest.raises(TypeError, match=r"ens must be an Ensemble such as igb.Ensemble\('tanh', .*\), got 'tanh'"):
         igb.simulate("tanh", **SMALL)
+
+
+@pytest.mark.usefixtures("no_work")
+@pytest.mark.parametrize(
+    ("settings", "arguments", "message"),
+    [
+        ({"pool": igb.MaxPool(3)}, {}, r"width must be a multiple of 3 for pool=MaxPool\(3\), got 64"),
+        ({"layernorm": True}, {"width": 1}, "width must be at least 2 with layernorm=True, .*, got 1"),
+        (
+            {"weights": "uniform"},
+            {"method": "gram"},
+            "method must be 'direct' or 'auto' for weights='uniform', got 'gr",
+        ),
+        ({"weights": "rademacher"}, {"method": "gram"}, "which draws nodes from the law .* gaussian and orthogonal"),
+    ],
+)
+def test_arguments_that_do_not_suit_the_ensemble(settings, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        igb.simulate(igb.Ensemble("tanh", 1.0, **settings), **(SMALL | arguments))
+
+
+@pytest.mark.usefixtures("no_work")
+@pytest.mark.parametrize(
+    ("labels", "error", "message"),
+    [
+        ([0] * 9, ValueError, "labels must be 10 integers, one for each input, got 9"),
+        ([0] * 11, ValueError, "labels must be 10 integers, one for each input, got 11"),
+        ([], ValueError, "labels must be 10 integers, one for each input, got 0"),
+        ([0, 1, 2, 3, 1, 3, 3, 0, 0, 0], ValueError, "labels must be integers from 0 to 2, got 3 at position 3"),
+        ([0, 1, -1, 2, 1, 0, 0, 0, 0, 0], ValueError, "labels must be integers from 0 to 2, got -1 at position 2"),
+        (np.array([0] * 9 + [2**63], np.uint64), ValueError, "got 9223372036854775808 at position 9"),
+        (np.zeros(10), TypeError, r"labels must be integers from 0 to 2, got 0.0 at position 0 \(dtype float64\)"),
+        ([True] * 10, TypeError, r"labels must be integers .*, got True at position 0 \(dtype bool\)"),
+        ([0, 1, None, *[0] * 7], TypeError, r"labels must be integers .*, got None at position 2 \(dtype object\)"),
+        ([[0] * 10], ValueError, r"labels must be integers .*, one for each input, got an array of shape \(1, 10\)"),
+        (3, TypeError, "labels must be integers from 0 to 2, one for each input, got 3"),
+        ("0123456789", TypeError, "labels must be integers from 0 to 2, one for each input, got '0123456789'"),
+    ],
+)
+@pytest.mark.parametrize("inputs", [10, np.ones((10, 4))], ids=["gaussian", "given"])
+def test_wrong_labels(tanh_edge, inputs, labels, error, message):
+    arguments = SMALL | {"inputs": inputs}
+    with pytest.raises(error, match=message):
+        igb.simulate(tanh_edge, **arguments, gradients="cross_entropy", classes=3, labels=labels)
 
 
 @pytest.mark.parametrize("number", [np.int8(64), np.uint64(64)])
@@ -255,6 +453,15 @@ def test_more_nodes_than_can_be_kept(tanh_edge):
     assert str(error.value).endswith("use per_node=False, or fewer networks or layers")
 
 
+@pytest.mark.usefixtures("no_work", "one_gib")
+def test_more_nodes_than_can_be_kept_between_chunks(tanh_edge):
+    with pytest.raises(
+        ValueError, match="inputs piece by piece with networks=20, depth=100 and width=10000 need"
+    ) as error:
+        igb.simulate(tanh_edge, width=10_000, depth=100, inputs=[np.ones((5, 4))], networks=20)
+    assert str(error.value).endswith("use fewer networks or layers")
+
+
 @pytest.mark.usefixtures("one_gib")
 def test_auto_avoids_what_does_not_fit(tanh_edge, monkeypatch):
     need = {"gram": 2**31, "direct": 2**20}
@@ -267,6 +474,14 @@ def test_auto_avoids_what_does_not_fit(tanh_edge, monkeypatch):
 )
 def test_auto_takes_the_cheaper_engine(tanh_edge, width, inputs, chosen):
     assert igb.simulate(tanh_edge, width=width, depth=1, inputs=inputs).attrs["method"] == chosen
+
+
+@pytest.mark.parametrize(
+    ("weights", "chosen"), [("orthogonal", "gram"), ("uniform", "direct"), ("rademacher", "direct")]
+)
+def test_auto_takes_an_engine_that_knows_the_weights(weights, chosen):
+    ens = igb.Ensemble("tanh", 1.0, weights=weights)
+    assert igb.simulate(ens, width=1000, depth=1, inputs=10).attrs["method"] == chosen
 
 
 def write(root, files):

@@ -1,5 +1,5 @@
-// The random numbers themselves: Philox4x32-10 on given counters, and the normals of any part of any array that a
-// simulation draws from.
+// The random numbers themselves: Philox4x32-10 on given counters, the normals of any part of any array that a
+// simulation draws from, and the weights of its layers.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
@@ -10,9 +10,12 @@
 #include <utility>
 
 #include "bindings/register.h"
+#include "bindings/watched.h"
+#include "bindings/weight_names.h"
 #include "core/normal.h"
 #include "core/philox.h"
 #include "cpu/aligned.h"
+#include "cpu/haar.h"
 #include "cpu/kernels.h"
 #include "cpu/parallel.h"
 
@@ -88,21 +91,27 @@ void fill_piece(const StreamId& id, std::uint32_t row, Size begin, Size count, T
     if (count > 0) fill_normals(id, row, begin, count, out);
 }
 
+// fill(row, begin, count, out) for all of (rows, columns), counted from 0, in pieces: a long row is shared out too.
+template <class T, class Fill>
+py::array_t<T> filled(Size rows, Size columns, Fill&& fill) {
+    py::array_t<T> result({rows, columns});
+    T* const out = result.mutable_data();
+    const py::gil_scoped_release release;
+    constexpr Size piece = Size{1} << 14;
+    const Size pieces = (columns + piece - 1) / piece;
+    parallel_for(at(rows * pieces), [&](std::size_t index, int) {
+        const Size row = static_cast<Size>(index) / pieces, column = static_cast<Size>(index) % pieces * piece;
+        fill(row, column, std::min(piece, columns - column), out + row * columns + column);
+    });
+    return result;
+}
+
 template <class T>
 py::array_t<T> normals_of(const StreamId& id, const Block& block) {
     check<T>(block, id.layer);
-    py::array_t<T> result({block.rows, block.columns});
-    T* const out = result.mutable_data();
-    const py::gil_scoped_release release;
-    constexpr Size piece = Size{1} << 14;  // columns at a time: a long row is shared out too
-    const Size pieces = (block.columns + piece - 1) / piece;
-    parallel_for(at(block.rows * pieces), [&](std::size_t index, int) {
-        const Size row = static_cast<Size>(index) / pieces;
-        const Size column = static_cast<Size>(index) % pieces * piece;
-        fill_piece(id, static_cast<std::uint32_t>(block.first_row + row), block.first_column + column,
-                   std::min(piece, block.columns - column), out + row * block.columns + column);
+    return filled<T>(block.rows, block.columns, [&](Size row, Size column, Size count, T* out) {
+        fill_piece(id, static_cast<std::uint32_t>(block.first_row + row), block.first_column + column, count, out);
     });
-    return result;
 }
 
 py::array normals(std::uint64_t seed, std::uint32_t network, std::uint32_t layer, const std::string& stream, Size rows,
@@ -114,6 +123,38 @@ py::array normals(std::uint64_t seed, std::uint32_t network, std::uint32_t layer
     throw std::invalid_argument("dtype must be float32 or float64, got " + dtype);
 }
 
+// Orthonormal columns or, of a wide matrix, rows: the columns of Q, as they lie, or those of Q^T as the rows of Q.
+template <class T>
+py::array orthogonal_weights(const StreamId& id, Size rows, Size columns) {
+    const bool wide = rows < columns;
+    const Size order = std::max(rows, columns), vectors = std::min(rows, columns);
+    py::array_t<T, py::array::f_style> basis({order, vectors});
+    T* const x = basis.mutable_data();
+    run_watched(py::none(), [&](Monitor& monitor) {
+        std::fill(x, x + order * vectors, T{0});
+        for (Size i = 0; i < vectors; ++i) x[i + i * order] = T{1};
+        apply_haar(id, order, wide, vectors, x, order, max_workers(), monitor, wide ? all_columns : vectors);
+    });
+    return wide ? basis.attr("T").template cast<py::array>() : py::array(std::move(basis));
+}
+
+template <class T>
+py::array weights_of(WeightLaw law, const StreamId& id, Size rows, Size columns) {
+    check<T>({rows, columns, 0, 0}, id.layer);
+    if (law == WeightLaw::orthogonal) return orthogonal_weights<T>(id, rows, columns);
+    return filled<T>(rows, columns, [&](Size row, Size column, Size count, T* out) {
+        fill_weights(law, id, static_cast<std::uint32_t>(row), column, count, out);
+    });
+}
+
+py::array weights(const std::string& law, std::uint64_t seed, std::uint32_t network, std::uint32_t layer, Size rows,
+                  Size columns, const std::string& dtype) {
+    const StreamId id{seed, network, layer, static_cast<std::uint32_t>(Stream::weights)};
+    if (dtype == "float32") return weights_of<float>(weight_law_of(law), id, rows, columns);
+    if (dtype == "float64") return weights_of<double>(weight_law_of(law), id, rows, columns);
+    throw std::invalid_argument("dtype must be float32 or float64, got " + dtype);
+}
+
 }  // namespace
 
 void register_sampling(py::module_& m) {
@@ -122,6 +163,11 @@ void register_sampling(py::module_& m) {
     m.def("normals", &normals, py::kw_only(), py::arg("seed"), py::arg("network"), py::arg("layer"), py::arg("stream"),
           py::arg("rows"), py::arg("columns"), py::arg("dtype"), py::arg("first_row") = 0, py::arg("first_column") = 0,
           "Standard normals (rows, columns): a part of the array that a simulation draws from.");
+    m.def(
+        "weights", &weights, py::kw_only(), py::arg("law"), py::arg("seed"), py::arg("network"), py::arg("layer"),
+        py::arg("rows"), py::arg("columns"), py::arg("dtype"),
+        "The weights (rows, columns) of one layer before their scale: independent, of variance one, or the upper left "
+        "part of the orthogonal matrix of order max(rows, columns).");
 }
 
 }  // namespace igb::bindings

@@ -26,15 +26,31 @@ struct MeanVariance {
     IGB_HD double variance() const { return count > 1.0 ? m2 / (count - 1.0) : 0.0; }  // unbiased
 };
 
-// Sums over nodes of what the estimators of one layer and their standard errors need: powers of the centre u, the
-// variance v around it and the mean squared slope w of each node, in units that keep u and v of order one.
+// Sums over pools (nodes, where there is no pool) of the squared slope, averaged over the inputs.
+struct SlopeSums {
+    double count = 0.0, w = 0.0, w2 = 0.0;
+
+    IGB_HD void add(double slope2) {
+        count += 1.0;
+        w += slope2;
+        w2 += slope2 * slope2;
+    }
+
+    IGB_HD void merge(const SlopeSums& other) {
+        count += other.count;
+        w += other.w;
+        w2 += other.w2;
+    }
+};
+
+// Sums over nodes of what the estimators of one layer and their standard errors need: powers of the centre u and the
+// variance v around it of each node, in units that keep both of order one.
 struct NodeSums {
     double count = 0.0;
     double u = 0.0, u2 = 0.0, u3 = 0.0, u4 = 0.0;
     double v = 0.0, v2 = 0.0, uv = 0.0, u2v = 0.0;
-    double w = 0.0, w2 = 0.0;
 
-    IGB_HD void add(double centre, double variance, double slope2) {
+    IGB_HD void add(double centre, double variance) {
         const double square = centre * centre;
         count += 1.0;
         u += centre;
@@ -45,8 +61,6 @@ struct NodeSums {
         v2 += variance * variance;
         uv += centre * variance;
         u2v += square * variance;
-        w += slope2;
-        w2 += slope2 * slope2;
     }
 
     IGB_HD void merge(const NodeSums& other) {
@@ -59,8 +73,6 @@ struct NodeSums {
         v2 += other.v2;
         uv += other.uv;
         u2v += other.u2v;
-        w += other.w;
-        w2 += other.w2;
     }
 };
 

@@ -16,7 +16,7 @@
 #endif
 
 // The trailing lengths of the character arguments are part of the Fortran convention.
-#define IGB_DECLARE_BLAS(T, GEMM, SYRK, TRMM, POTRF)                                                                   \
+#define IGB_DECLARE_BLAS(T, GEMM, SYRK, TRMM, TRSM, POTRF)                                                             \
     void IGB_FORTRAN(GEMM)(const char* transa, const char* transb, const int* m, const int* n, const int* k,           \
                            const T* alpha, const T* a, const int* lda, const T* b, const int* ldb, const T* beta,      \
                            T* c, const int* ldc, std::size_t, std::size_t);                                            \
@@ -25,11 +25,14 @@
     void IGB_FORTRAN(TRMM)(const char* side, const char* uplo, const char* trans, const char* diag, const int* m,      \
                            const int* n, const T* alpha, const T* a, const int* lda, T* b, const int* ldb,             \
                            std::size_t, std::size_t, std::size_t, std::size_t);                                        \
+    void IGB_FORTRAN(TRSM)(const char* side, const char* uplo, const char* trans, const char* diag, const int* m,      \
+                           const int* n, const T* alpha, const T* a, const int* lda, T* b, const int* ldb,             \
+                           std::size_t, std::size_t, std::size_t, std::size_t);                                        \
     void IGB_FORTRAN(POTRF)(const char* uplo, const int* n, T* a, const int* lda, int* info, std::size_t)
 
 extern "C" {
-IGB_DECLARE_BLAS(float, sgemm, ssyrk, strmm, spotrf);
-IGB_DECLARE_BLAS(double, dgemm, dsyrk, dtrmm, dpotrf);
+IGB_DECLARE_BLAS(float, sgemm, ssyrk, strmm, strsm, spotrf);
+IGB_DECLARE_BLAS(double, dgemm, dsyrk, dtrmm, dtrsm, dpotrf);
 #ifdef IGB_BLAS_SCIPY_OPENBLAS
 void scipy_openblas_set_num_threads(int n);
 const char* scipy_openblas_get_config();
@@ -140,7 +143,7 @@ std::string found_description() {
 
 #endif
 
-#define IGB_DEFINE_BLAS(T, GEMM, SYRK, TRMM, POTRF)                                                                    \
+#define IGB_DEFINE_BLAS(T, GEMM, SYRK, TRMM, TRSM, POTRF)                                                              \
     void call_gemm(Trans transa, Trans transb, int m, int n, int k, T alpha, const T* a, int lda, const T* b, int ldb, \
                    T beta, T* c, int ldc) {                                                                            \
         const char ta = static_cast<char>(transa), tb = static_cast<char>(transb);                                     \
@@ -152,14 +155,19 @@ std::string found_description() {
     void call_trmm(int m, int n, T alpha, const T* l, int ldl, T* b, int ldb) {                                        \
         IGB_FORTRAN(TRMM)("R", "L", "T", "N", &m, &n, &alpha, l, &ldl, b, &ldb, 1, 1, 1, 1);                           \
     }                                                                                                                  \
+    void call_trsm(Trans trans, int n, int m, const T* l, int ldl, T* b, int ldb) {                                    \
+        const char t = static_cast<char>(trans);                                                                       \
+        const T one = 1;                                                                                               \
+        IGB_FORTRAN(TRSM)("L", "L", &t, "N", &n, &m, &one, l, &ldl, b, &ldb, 1, 1, 1, 1);                              \
+    }                                                                                                                  \
     int call_potrf(int n, T* a, int lda) {                                                                             \
         int info = 0;                                                                                                  \
         IGB_FORTRAN(POTRF)("L", &n, a, &lda, &info, 1);                                                                \
         return info;                                                                                                   \
     }
 
-IGB_DEFINE_BLAS(float, sgemm, ssyrk, strmm, spotrf)
-IGB_DEFINE_BLAS(double, dgemm, dsyrk, dtrmm, dpotrf)
+IGB_DEFINE_BLAS(float, sgemm, ssyrk, strmm, strsm, spotrf)
+IGB_DEFINE_BLAS(double, dgemm, dsyrk, dtrmm, dtrsm, dpotrf)
 
 template <class T>
 void checked_gemm(Trans transa, Trans transb, std::size_t m, std::size_t n, std::size_t k, T alpha, const T* a,
@@ -179,6 +187,12 @@ template <class T>
 void checked_trmm(std::size_t m, std::size_t n, T alpha, const T* l, std::size_t ldl, T* b, std::size_t ldb) {
     const OneThread one;
     call_trmm(narrow(m, "m"), narrow(n, "n"), alpha, l, leading(ldl, "ldl"), b, leading(ldb, "ldb"));
+}
+
+template <class T>
+void checked_trsm(Trans trans, std::size_t n, std::size_t m, const T* l, std::size_t ldl, T* b, std::size_t ldb) {
+    const OneThread one;
+    call_trsm(trans, narrow(n, "n"), narrow(m, "m"), l, leading(ldl, "ldl"), b, leading(ldb, "ldb"));
 }
 
 template <class T>
@@ -217,6 +231,16 @@ void trmm_right_lower_transposed(std::size_t m, std::size_t n, float alpha, cons
 void trmm_right_lower_transposed(std::size_t m, std::size_t n, double alpha, const double* l, std::size_t ldl,
                                  double* b, std::size_t ldb) {
     checked_trmm(m, n, alpha, l, ldl, b, ldb);
+}
+
+void trsm_left_lower(Trans trans, std::size_t n, std::size_t m, const float* l, std::size_t ldl, float* b,
+                     std::size_t ldb) {
+    checked_trsm(trans, n, m, l, ldl, b, ldb);
+}
+
+void trsm_left_lower(Trans trans, std::size_t n, std::size_t m, const double* l, std::size_t ldl, double* b,
+                     std::size_t ldb) {
+    checked_trsm(trans, n, m, l, ldl, b, ldb);
 }
 
 int potrf_lower(std::size_t n, float* a, std::size_t lda) { return checked_potrf(n, a, lda); }

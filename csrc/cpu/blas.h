@@ -1,4 +1,4 @@
-// The four BLAS and LAPACK operations that the engines use, for float and double, on column-major matrices. Each call
+// The BLAS and LAPACK operations that the engines use, for float and double, on column-major matrices. Each call
 // runs on the calling thread alone (igbfast's own loops are the parallel ones), so that the result does not depend on
 // the number of threads. Dimensions that the BLAS's 32-bit integers cannot hold are a std::length_error.
 #pragma once
@@ -27,6 +27,12 @@ void trmm_right_lower_transposed(std::size_t m, std::size_t n, float alpha, cons
                                  std::size_t ldb);
 void trmm_right_lower_transposed(std::size_t m, std::size_t n, double alpha, const double* l, std::size_t ldl,
                                  double* b, std::size_t ldb);
+
+// B (n x m) = L^-1 B, or L^-T B, in place, with L (n x n) lower triangular; its strict upper triangle is not read.
+void trsm_left_lower(Trans trans, std::size_t n, std::size_t m, const float* l, std::size_t ldl, float* b,
+                     std::size_t ldb);
+void trsm_left_lower(Trans trans, std::size_t n, std::size_t m, const double* l, std::size_t ldl, double* b,
+                     std::size_t ldb);
 
 // Cholesky: the lower triangle of A (n x n) becomes L with A = L L^T; the strict upper triangle is left as it is.
 // Returns 0, or the (1-based) order of the first leading minor that is not positive.

@@ -45,7 +45,7 @@ Size largest(const std::vector<Size>& order, const std::vector<double>& rest, Si
 // Cholesky with complete pivoting of a positive semi-definite matrix that rounding may have made slightly indefinite:
 // every row of L stays within its diagonal entry, where an order fixed beforehand would divide noise by small pivots.
 // Rows of l are in the order of the matrix, columns in the order returned; the matrix is the lower triangle of c.
-std::vector<Size> pivoted_cholesky(Size n, const double* c, double tolerance, double* l) {
+std::vector<Size> pivoted_cholesky(Size n, const double* c, double tolerance, Size largest_rank, double* l) {
     std::vector<Size> order(at(n));
     std::vector<double> rest(at(n));
     for (Size i = 0; i < n; ++i) {
@@ -53,7 +53,7 @@ std::vector<Size> pivoted_cholesky(Size n, const double* c, double tolerance, do
         rest[at(i)] = c[i * n + i];
     }
     std::fill(l, l + n * n, 0.0);
-    for (Size k = 0; k < n; ++k) {
+    for (Size k = 0, rank = 0; k < n && rank < largest_rank; ++k) {
         if (k > 0) std::swap(order[at(k)], order[at(largest(order, rest, k))]);
         const Size p = order[at(k)];
         if (!(rest[at(p)] > tolerance)) {
@@ -71,6 +71,7 @@ std::vector<Size> pivoted_cholesky(Size n, const double* c, double tolerance, do
         for (Size i = 0; i < n; ++i) column[i] = rest[at(i)] > tolerance ? column[i] / pivot : 0.0;
         for (Size i = 0; i < n; ++i) rest[at(i)] -= column[i] * column[i];
         rest[at(p)] = 0.0;
+        ++rank;
     }
     return order;
 }
@@ -83,27 +84,25 @@ std::vector<Size> natural_order(Size n) {
 
 }  // namespace
 
-template <class T>
-std::vector<Size> covariance_factor(Size n, const double* products, double gain, double accuracy, double* scratch,
-                                    T* factor) {
+void covariance_factor(Size n, const double* products, double gain, double accuracy, Size largest_rank,
+                       CovarianceFactor& factor) {
     const double tolerance = 16.0 * accuracy;
-    const std::vector<double> scale = scale_to_correlations(n, products, gain, scratch);
-    std::vector<Size> order = natural_order(n);
-    std::vector<double> pivoted;
-    const double* l = scratch;
-    if (blas::potrf_lower(at(n), scratch, at(n)) != 0 || !pivots_above(n, scratch, tolerance)) {
-        scale_to_correlations(n, products, gain, scratch);
-        pivoted.resize(at(n * n));
-        order = pivoted_cholesky(n, scratch, tolerance, pivoted.data());
-        l = pivoted.data();
+    factor.l.assign(at(n * n), 0.0);
+    double* const l = factor.l.data();
+    const std::vector<double> scale = scale_to_correlations(n, products, gain, l);
+    factor.pivots = natural_order(n);
+    factor.triangular = largest_rank >= n && blas::potrf_lower(at(n), l, at(n)) == 0 && pivots_above(n, l, tolerance);
+    if (!factor.triangular) {
+        std::vector<double> correlations(at(n * n));
+        scale_to_correlations(n, products, gain, correlations.data());
+        factor.pivots = pivoted_cholesky(n, correlations.data(), tolerance, largest_rank, l);
     }
-    for (Size b = 0; b < n; ++b)
-        for (Size a = b; a < n; ++a)
-            factor[b * n + a] = static_cast<T>(scale[at(order[at(a)])] * l[b * n + order[at(a)]]);
-    return order;
+    factor.columns.clear();
+    for (Size k = 0; k < n; ++k) {
+        double* const column = l + k * n;
+        for (Size i = 0; i < n; ++i) column[i] *= scale[at(i)];
+        if (column[factor.pivots[at(k)]] > 0.0) factor.columns.push_back(k);
+    }
 }
-
-template std::vector<Size> covariance_factor(Size, const double*, double, double, double*, float*);
-template std::vector<Size> covariance_factor(Size, const double*, double, double, double*, double*);
 
 }  // namespace igb

@@ -10,6 +10,8 @@ namespace igb::inline IGB_ISA {
 
 void normals_f32(const StreamId&, std::uint32_t row, std::uint64_t begin, std::uint64_t count, float* out);
 void normals_f64(const StreamId&, std::uint32_t row, std::uint64_t begin, std::uint64_t count, double* out);
+void weights_f32(WeightLaw, const StreamId&, std::uint32_t row, std::uint64_t begin, std::uint64_t count, float* out);
+void weights_f64(WeightLaw, const StreamId&, std::uint32_t row, std::uint64_t begin, std::uint64_t count, double* out);
 SingleMoments single_moments(const Activation&, double q);
 SplitMoments split_moments(const Activation&, double sigma_mu2, double sigma_y2);
 double pair_moment(const Activation&, int derivative, double q_aa, double q_bb, double c);
@@ -25,10 +27,10 @@ extern const CovarianceKernels covariance_kernels;
 extern const Kernels table;
 const Kernels table{
     .isa = IGB_TEXT(IGB_ISA),
-    .normals_f32 = normals_f32,
-    .normals_f64 = normals_f64,
-    .activate_f32 = activate<float>,
-    .activate_f64 = activate<double>,
+    .tile_f32 = {normals_f32, weights_f32, activate<float>, sum_nodes<float>, pool<float>, map_columns<float>,
+                 sum_columns<float>, multiply<float>},
+    .tile_f64 = {normals_f64, weights_f64, activate<double>, sum_nodes<double>, pool<double>, map_columns<double>,
+                 sum_columns<double>, multiply<double>},
     .single_moments = single_moments,
     .split_moments = split_moments,
     .pair_moment = pair_moment,

@@ -1,9 +1,10 @@
-// The kernels that are compiled once per instruction set, as a table of function pointers. CMake compiles each of
-// normals.cpp, activate.cpp, expectations.cpp, tabulated.cpp and kernels.cpp for every supported set with IGB_ISA naming
-// it; dispatch.cpp picks the table when the library loads.
+// The kernels that are compiled once per instruction set, as a table of function pointers. CMake compiles each of their
+// files (cmake/instruction_sets.cmake lists them) for every supported set with IGB_ISA naming it; dispatch.cpp picks
+// the table when the library loads.
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "core/activation_kind.h"
 #include "core/stream.h"
@@ -22,8 +23,8 @@ struct SingleMoments {
     double mean_dq;    // d E[phi] / d q
 };
 
-// The two halves of E[phi^2] for a node y = mu + e, mu ~ N(0, sigma_mu2), e ~ N(0, sigma_y2), each without cancellation:
-// centre = E_mu[(E_e phi)^2] and spread = E_mu[Var_e phi]; centre + spread = E[phi^2].
+// The two halves of E[phi^2] for a node y = mu + e, mu ~ N(0, sigma_mu2), e ~ N(0, sigma_y2), each without
+// cancellation: centre = E_mu[(E_e phi)^2] and spread = E_mu[Var_e phi]; centre + spread = E[phi^2].
 struct SplitMoments {
     double centre;
     double spread;
@@ -55,18 +56,31 @@ struct TableMixture {
     bool largest;
 };
 
+// Of numbers T.
+template <class T>
+struct TileKernels {
+    // normals.cpp: standard normals of one row, columns [begin, begin + count); begin a multiple of 64.
+    void (*normals)(const StreamId&, std::uint32_t row, std::uint64_t begin, std::uint64_t count, T* out);
+    // weights.cpp: likewise, independent weights of variance one.
+    void (*weights)(WeightLaw, const StreamId&, std::uint32_t row, std::uint64_t begin, std::uint64_t count, T* out);
+
+    // activate.cpp: what happens to a tile between two layers (activate.h).
+    TileNorms (*activate)(const PhiView&, std::int64_t nodes, std::int64_t inputs, T* tile, std::int64_t ld,
+                          const TileUnits& in, const TileUnits& out, const NodeMoments&, const double* gains,
+                          T* slopes);
+    void (*sum_nodes)(std::int64_t nodes, std::int64_t inputs, const T* tile, std::int64_t ld, const NodeMoments&);
+    TileNorms (*pool)(PoolKind, const TileShape&, T* tile, const TileUnits&, T* shares);
+    void (*map_columns)(const ColumnMap* maps, std::int64_t nodes, std::int64_t inputs, T* tile, std::int64_t ld);
+    void (*sum_columns)(std::int64_t nodes, std::int64_t inputs, const T* tile, std::int64_t ld, double* sums);
+    void (*multiply)(std::int64_t nodes, std::int64_t inputs, const T* a, std::int64_t lda, const T* b,
+                     std::int64_t ldb, T* out, std::int64_t ldo, const double* weights, double* squares);
+};
+
 struct Kernels {
     const char* isa;
 
-    // normals.cpp: standard normals of one row, columns [begin, begin + count); begin a multiple of 64.
-    void (*normals_f32)(const StreamId&, std::uint32_t row, std::uint64_t begin, std::uint64_t count, float* out);
-    void (*normals_f64)(const StreamId&, std::uint32_t row, std::uint64_t begin, std::uint64_t count, double* out);
-
-    // activate.cpp: the nonlinearity of one tile with its per-node statistics.
-    TileNorms (*activate_f32)(const Activation&, std::int64_t nodes, std::int64_t inputs, float* tile, std::int64_t ld,
-                              const TileUnits& in, const TileUnits& out, const NodeMoments&);
-    TileNorms (*activate_f64)(const Activation&, std::int64_t nodes, std::int64_t inputs, double* tile, std::int64_t ld,
-                              const TileUnits& in, const TileUnits& out, const NodeMoments&);
+    TileKernels<float> tile_f32;
+    TileKernels<double> tile_f64;
 
     // expectations.cpp: Gaussian expectations, to near machine precision.
     SingleMoments (*single_moments)(const Activation&, double q);
@@ -88,22 +102,59 @@ struct Kernels {
 
 const Kernels& kernels();  // the table in use
 
-inline void fill_normals(const StreamId& id, std::uint32_t row, std::int64_t begin, std::int64_t count, float* out) {
-    kernels().normals_f32(id, row, static_cast<std::uint64_t>(begin), static_cast<std::uint64_t>(count), out);
+template <class T>
+const TileKernels<T>& tile_kernels() {
+    if constexpr (std::is_same_v<T, float>) {
+        return kernels().tile_f32;
+    } else {
+        return kernels().tile_f64;
+    }
 }
 
-inline void fill_normals(const StreamId& id, std::uint32_t row, std::int64_t begin, std::int64_t count, double* out) {
-    kernels().normals_f64(id, row, static_cast<std::uint64_t>(begin), static_cast<std::uint64_t>(count), out);
+template <class T>
+void fill_normals(const StreamId& id, std::uint32_t row, std::int64_t begin, std::int64_t count, T* out) {
+    tile_kernels<T>().normals(id, row, static_cast<std::uint64_t>(begin), static_cast<std::uint64_t>(count), out);
 }
 
-inline TileNorms activate_tile(const Activation& activation, std::int64_t nodes, std::int64_t inputs, float* tile,
-                               std::int64_t ld, const TileUnits& in, const TileUnits& out, const NodeMoments& moments) {
-    return kernels().activate_f32(activation, nodes, inputs, tile, ld, in, out, moments);
+template <class T>
+void fill_weights(WeightLaw law, const StreamId& id, std::uint32_t row, std::int64_t begin, std::int64_t count,
+                  T* out) {
+    tile_kernels<T>().weights(law, id, row, static_cast<std::uint64_t>(begin), static_cast<std::uint64_t>(count), out);
 }
 
-inline TileNorms activate_tile(const Activation& activation, std::int64_t nodes, std::int64_t inputs, double* tile,
-                               std::int64_t ld, const TileUnits& in, const TileUnits& out, const NodeMoments& moments) {
-    return kernels().activate_f64(activation, nodes, inputs, tile, ld, in, out, moments);
+template <class T>
+TileNorms activate_tile(const PhiView& phi, std::int64_t nodes, std::int64_t inputs, T* tile, std::int64_t ld,
+                        const TileUnits& in, const TileUnits& out, const NodeMoments& moments,
+                        const double* gains = nullptr, std::type_identity_t<T>* slopes = nullptr) {
+    return tile_kernels<T>().activate(phi, nodes, inputs, tile, ld, in, out, moments, gains, slopes);
+}
+
+template <class T>
+void sum_tile(std::int64_t nodes, std::int64_t inputs, const T* tile, std::int64_t ld, const NodeMoments& moments) {
+    tile_kernels<T>().sum_nodes(nodes, inputs, tile, ld, moments);
+}
+
+template <class T>
+TileNorms pool_tile(PoolKind kind, const TileShape& shape, T* tile, const TileUnits& units,
+                    std::type_identity_t<T>* shares = nullptr) {
+    return tile_kernels<T>().pool(kind, shape, tile, units, shares);
+}
+
+template <class T>
+void map_tile(const ColumnMap* maps, std::int64_t nodes, std::int64_t inputs, T* tile, std::int64_t ld) {
+    tile_kernels<T>().map_columns(maps, nodes, inputs, tile, ld);
+}
+
+template <class T>
+void add_column_sums(std::int64_t nodes, std::int64_t inputs, const T* tile, std::int64_t ld, double* sums) {
+    tile_kernels<T>().sum_columns(nodes, inputs, tile, ld, sums);
+}
+
+template <class T>
+void multiply_tiles(std::int64_t nodes, std::int64_t inputs, const T* a, std::int64_t lda,
+                    const std::type_identity_t<T>* b, std::int64_t ldb, std::type_identity_t<T>* out, std::int64_t ldo,
+                    const double* weights = nullptr, double* squares = nullptr) {
+    tile_kernels<T>().multiply(nodes, inputs, a, lda, b, ldb, out, ldo, weights, squares);
 }
 
 bool select_isa(const char* name);              // "baseline", "avx2", "avx512"; false if this machine cannot run it

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "core/activation_kind.h"
+#include "core/pool_kind.h"
 #include "cpu/table.h"
 
 namespace igb {
@@ -24,13 +25,6 @@ struct Phi {
     std::vector<Share> shares;
 
     double q_max() const;
-};
-
-enum class PoolKind : int { none, max, min, average };
-
-struct Pool {
-    PoolKind kind = PoolKind::none;
-    int size = 1;
 };
 
 }  // namespace igb

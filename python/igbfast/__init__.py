@@ -10,11 +10,12 @@ Does the signal and its gradient survive depth, and which class does the network
 True
 """
 
-from . import activations, guessing, phases
+from . import activations, distributions, guessing, phases
 from ._core import config as _config
 from .activations import Activation
 from .config import get_num_threads, set_num_threads, show_config
 from .ensemble import Ensemble
+from .finite_width import finite_width
 from .fixed_points import FixedPoint, fixed_point
 from .kernel import kernel
 from .meanfield import mean_activation, moments, propagate
@@ -32,7 +33,9 @@ __all__ = [
     "MinPool",
     "Validation",
     "activations",
+    "distributions",
     "edge_of_chaos",
+    "finite_width",
     "fixed_point",
     "get_num_threads",
     "guessing",

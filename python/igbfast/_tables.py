@@ -90,10 +90,11 @@ def simulation_table(dataset: xr.Dataset) -> Iterable[RenderableType]:
 
     several = dataset.sizes["network"] > 1
     mean = network_mean(dataset) if several else dataset.isel(network=0)
-    table = _table(["layer", "sigma_mu2", "sigma_y2", "gamma", "c"])
+    shown = [*JUDGED, "gradient"] if "gradient" in mean else list(JUDGED)
+    table = _table(["layer", *shown])
     for layer in shown_layers(dataset.sizes["layer"]):
         at = mean.sel(layer=layer)
-        table.add_row(str(layer), *(with_error(float(at[name]), float(at[f"{name}_se"])) for name in JUDGED))
+        table.add_row(str(layer), *(with_error(float(at[name]), float(at[f"{name}_se"])) for name in shown))
     yield Text(f"{_ensemble_words(dataset.attrs)}: simulation", style="bold")
     yield Text(_run_words(dataset.attrs))
     yield ""
@@ -202,6 +203,8 @@ def network_words(attrs: Mapping[str, object]) -> str:
         words.append(f"residual = {attrs['residual']:g}")
     if attrs.get("layernorm"):
         words.append("LayerNorm")
+    if attrs.get("weights", "gaussian") != "gaussian":
+        words.append(f"{attrs['weights']} weights")
     return ", ".join(words)
 
 

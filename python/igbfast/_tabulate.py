@@ -314,7 +314,9 @@ def _range(source: Source, q: float) -> tuple[float, float]:
 
 
 def _growth(x: Floats, size: Floats) -> float:
-    """p of log|phi| ~ x^p where phi is about to overflow."""
+    """p of log|phi| ~ x^p where phi is about to overflow; 0 where it overflows at once."""
+    if x.size == 0:
+        return 0.0
     half = float(np.interp(0.5 * x[-1], x, size))
     return math.log2(size[-1] / half) if size[-1] > 100.0 and half > 1.0 else 0.0
 

@@ -22,7 +22,7 @@ from typer.core import TyperGroup
 
 from . import __version__, _checks, _saving, _tables, config, plot, simulation, validation
 from ._formulas import FORMULAS
-from .ensemble import Ensemble
+from .ensemble import WEIGHTS, Ensemble
 from .fixed_points import fixed_point
 from .phases import phase_diagram
 from .pools import AvgPool, MaxPool, MinPool, Pool
@@ -100,12 +100,22 @@ app = typer.Typer(
 _RUN, _FILES = "Size of the run", "Files and output"
 
 _NAMES = ", ".join(FORMULAS)
-_SIMULATED_HELP = "linear, relu, leaky_relu(SLOPE), tanh or erf."
 _ACTIVATION_HELP = (
     f"By name: {_NAMES}. A parameter is written along, as in leaky_relu(0.2), and so are expressions of x, as in "
     "'2 * tanh(x / 2) + 0.1'."
 )
 
+PoolOption = Annotated[
+    str | None,
+    typer.Option(
+        "--pool", metavar="max:K|min:K|avg:K", show_default=False, help="Pool over K nodes after the activation."
+    ),
+]
+Residual = Annotated[
+    float | None,
+    typer.Option(show_default=False, help="Residual network: the branch ratio a of y' = y + sqrt(a) (W phi + b)."),
+]
+LayerNorm = Annotated[bool, typer.Option("--layernorm", metavar="", help="LayerNorm before the activation.")]
 SigmaB2 = Annotated[float, typer.Option(help="Variance of the biases, zero or positive.")]
 Width = Annotated[int, typer.Option(help="Nodes in each layer.", rich_help_panel=_RUN)]
 Depth = Annotated[int, typer.Option(help="Number of layers.", rich_help_panel=_RUN)]
@@ -175,7 +185,7 @@ def validate_command(
     activation: Annotated[
         str | None,
         typer.Argument(
-            help=f"{_SIMULATED_HELP} Without one: the two flagships, tanh at its edge of "
+            help=f"{_ACTIVATION_HELP} Without one: the two flagships, tanh at its edge of "
             "chaos (sigma_w2 1.76, sigma_b2 0.05) and critical relu (sigma_w2 2).",
             show_default=False,
         ),
@@ -268,17 +278,9 @@ def phase_command(
             help="Variance of the biases, or a range; FROM:TO:COUNT:log spreads a range over a logarithmic axis.",
         ),
     ] = "0:0.5:200",
-    pool: Annotated[
-        str | None,
-        typer.Option(metavar="max:K|min:K|avg:K", show_default=False, help="Pool over K nodes after the activation."),
-    ] = None,
-    residual: Annotated[
-        float | None,
-        typer.Option(show_default=False, help="Residual network: the branch ratio a of y' = y + sqrt(a) (W phi + b)."),
-    ] = None,
-    layernorm: Annotated[
-        bool, typer.Option("--layernorm", metavar="", help="LayerNorm before the activation.")
-    ] = False,
+    pool: PoolOption = None,
+    residual: Residual = None,
+    layernorm: LayerNorm = False,
     threads: Threads = None,
     output: Output = None,
     figure: Annotated[
@@ -331,12 +333,19 @@ def phase_command(
         "igbfast simulate tanh --sigma-w2 1.76 --sigma-b2 0.05",
         "igbfast simulate relu --sigma-w2 2 --width 1000000 --depth 20 --output relu.nc",
         "igbfast simulate tanh --sigma-w2 0.9 --sigma-b2 0.05 --dtype float64 --networks 16",
+        "igbfast simulate gelu --sigma-w2 2 --pool max:2 --weights orthogonal --gradients cross_entropy --output g.nc",
     ),
 )
 def simulate_command(
-    activation: Annotated[str, typer.Argument(help=_SIMULATED_HELP)],
+    activation: Annotated[str, typer.Argument(help=_ACTIVATION_HELP)],
     sigma_w2: Annotated[float, typer.Option(help="Variance of the weights times the width, positive.")],
     sigma_b2: SigmaB2 = 0.0,
+    pool: PoolOption = None,
+    residual: Residual = None,
+    layernorm: LayerNorm = False,
+    weights: Annotated[
+        str, typer.Option(metavar="|".join(WEIGHTS), help="Law of the weights; the last two by direct only.")
+    ] = "gaussian",
     width: Width = 10_000,
     depth: Depth = 100,
     networks: Annotated[
@@ -347,11 +356,24 @@ def simulate_command(
     seed: Seed = 0,
     method: Method = "auto",
     dtype: Dtype = "float32",
+    gradients: Annotated[
+        str | None,
+        typer.Option(
+            metavar="readout|cross_entropy",
+            show_default=False,
+            help="Go backward too, from the output of one random node or from the cross-entropy on random labels.",
+            rich_help_panel=_RUN,
+        ),
+    ] = None,
+    classes: Annotated[int, typer.Option(help="Outputs of the head.", rich_help_panel=_RUN)] = 10,
     threads: Threads = None,
     per_node: Annotated[
         bool,
         typer.Option(
-            "--per-node", metavar="", help="Keep the centre and variance of every node.", rich_help_panel=_FILES
+            "--per-node",
+            metavar="",
+            help="Keep the centre and variance of every node, the class and gradient of every input.",
+            rich_help_panel=_FILES,
         ),
     ] = False,
     output: Output = None,
@@ -359,7 +381,8 @@ def simulate_command(
 ) -> None:
     """Measure the layers of one ensemble."""
     with _one_line_errors():
-        ens = Ensemble(activation, sigma_w2, sigma_b2)
+        network: dict[str, Any] = {"pool": _pool(pool), "residual": residual, "layernorm": layernorm}
+        ens = Ensemble(activation, sigma_w2, sigma_b2, weights=weights, **network)
         output_file, _ = _checked_files(output, None)
         _use_threads(threads)
         dataset = simulation.simulate(
@@ -372,6 +395,8 @@ def simulate_command(
             method=method,
             dtype=dtype,
             per_node=per_node,
+            gradients=gradients,
+            classes=classes,
             progress=False if quiet else None,
         )
         if not quiet:

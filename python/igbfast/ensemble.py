@@ -3,6 +3,8 @@
 phi may be followed by a pool over several nodes and preceded by LayerNorm; a residual network adds y^(l-1):
 
     y^(l) = y^(l-1) + sqrt(residual) (W phi(y^(l-1)) + b)
+
+The weights need not be Gaussian: an infinitely wide network does not tell their law, a finite one does.
 """
 
 from __future__ import annotations
@@ -14,6 +16,9 @@ from .activations import Activation, as_activation
 from .pools import Pool, as_pool
 
 __all__ = ["Ensemble"]
+
+WEIGHTS = ("gaussian", "orthogonal", "uniform", "rademacher")
+"""Laws of the weights."""
 
 
 @dataclass(frozen=True, slots=True, init=False, repr=False)
@@ -36,7 +41,11 @@ class Ensemble:
         The branch ratio a in y' = y + sqrt(a) (W phi(y) + b), positive; a plain network if not given.
     layernorm : bool, optional
         Whether the activation sees y divided by its root mean square over the nodes. At infinite width the mean over
-        the nodes is zero, and does not have to be taken away.
+        the nodes is zero, and does not have to be taken away; `simulate` takes it away.
+    weights : {"gaussian", "orthogonal", "uniform", "rademacher"}, optional
+        Law of the weights, all of variance sigma_w2 / width: independent normal, uniform or +-1 ones, or a random
+        orthogonal matrix times sqrt(sigma_w2) (for layers of unequal sizes a block of one). Theory is the same for all;
+        networks of finite width differ.
 
     Raises
     ------
@@ -59,6 +68,8 @@ class Ensemble:
     ValueError: sigma_w2 must be a positive finite number, got -1.0
     >>> igb.Ensemble("relu", sigma_w2=2.0, residual=0.1, layernorm=True)
     Ensemble('relu', sigma_w2=2.0, sigma_b2=0.0, residual=0.1, layernorm=True)
+    >>> igb.Ensemble("tanh", sigma_w2=1.0, weights="orthogonal")
+    Ensemble('tanh', sigma_w2=1.0, sigma_b2=0.0, weights='orthogonal')
     """
 
     activation: Activation
@@ -73,6 +84,8 @@ class Ensemble:
     """Branch ratio a of a residual network; None for a plain one."""
     layernorm: bool = False
     """Whether the activation sees y divided by its root mean square."""
+    weights: str = "gaussian"
+    """Law of the weights: gaussian, orthogonal, uniform or rademacher."""
 
     def __init__(
         self,
@@ -83,6 +96,7 @@ class Ensemble:
         pool: Pool | None = None,
         residual: float | None = None,
         layernorm: bool = False,
+        weights: str = "gaussian",
     ) -> None:
         branch = None if residual is None else _checks.positive_finite("residual", residual)
         object.__setattr__(self, "activation", as_activation(activation))
@@ -91,6 +105,7 @@ class Ensemble:
         object.__setattr__(self, "pool", as_pool(pool))
         object.__setattr__(self, "residual", branch)
         object.__setattr__(self, "layernorm", _checks.flag("layernorm", layernorm))
+        object.__setattr__(self, "weights", _checks.choice("weights", weights, WEIGHTS))
 
     def __repr__(self) -> str:
         shown = [repr(str(self.activation)), f"sigma_w2={self.sigma_w2!r}", f"sigma_b2={self.sigma_b2!r}"]
@@ -98,8 +113,8 @@ class Ensemble:
         return f"Ensemble({', '.join(shown)})"
 
     @property
-    def extras(self) -> dict[str, Pool | float | bool]:
-        """What makes it more than a plain network: `pool`, `residual` and `layernorm`, as far as they are set.
+    def extras(self) -> dict[str, Pool | float | bool | str]:
+        """What makes it more than a plain network: `pool`, `residual`, `layernorm`, and `weights` if not Gaussian.
 
         Examples
         --------
@@ -107,7 +122,13 @@ class Ensemble:
         >>> igb.Ensemble("tanh", sigma_w2=1.0, pool=igb.MaxPool(2)).extras
         {'pool': MaxPool(2)}
         """
-        given = {"pool": self.pool, "residual": self.residual, "layernorm": self.layernorm or None}
+        weights = None if self.weights == "gaussian" else self.weights
+        given = {
+            "pool": self.pool,
+            "residual": self.residual,
+            "layernorm": self.layernorm or None,
+            "weights": weights,
+        }
         return {name: value for name, value in given.items() if value is not None}
 
 
@@ -119,17 +140,12 @@ def as_ensemble(value: object) -> Ensemble:
     raise TypeError(f"ens must be an Ensemble such as {example}, got {_checks.shown(value)}")
 
 
-SIMULATED = ("linear", "relu", "leaky_relu", "tanh", "erf")
-"""The activations that networks of finite width are simulated with."""
-
-
 def as_simulated(value: object) -> Ensemble:
-    """An ensemble that `simulate` takes; for any other, a ValueError says what theory can do with it."""
+    """An ensemble that `simulate` takes: any but those whose nodes draw their activations."""
     ens = as_ensemble(value)
-    theory = "theory (propagate, fixed_point, phase_diagram) does"
-    for name, setting in ens.extras.items():
-        raise ValueError(f"simulate does not take {name} yet, got ens with {name}={setting!r}: {theory}")
-    if ens.activation.name not in SIMULATED:
-        listed = ", ".join(SIMULATED)
-        raise ValueError(f"simulate does not take the activation {str(ens.activation)!r} yet, only {listed}: {theory}")
+    if len(ens.activation.components) > 1:
+        raise ValueError(
+            f"simulate applies one function to all nodes, but in ens with {str(ens.activation)!r} each node draws its "
+            "own: theory (propagate, fixed_point, phase_diagram) takes mixtures"
+        )
     return ens

@@ -13,7 +13,9 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from . import _checks, guessing
-from .ensemble import Ensemble
+from ._gradient_theory import squared_gradients
+from .distributions import COUNTED, merge, quantiles
+from .ensemble import Ensemble, as_ensemble
 from .meanfield import propagate
 from .phases import PHASES
 from .simulation import network_mean
@@ -27,8 +29,12 @@ __all__ = [
     "DIAGRAM_SIZE",
     "HEATS",
     "class_fractions",
+    "distributions",
     "draw_phase_diagram",
     "draw_validations",
+    "finite_width",
+    "gradients",
+    "gradients_by_class",
     "phase_diagram",
     "require_matplotlib",
     "trajectories",
@@ -335,6 +341,249 @@ def class_fractions(
     return ax
 
 
+def gradients(dataset: xr.Dataset, *, ens: Ensemble | None = None, ax: Axes | None = None) -> Axes:
+    """Draw the squared gradients by layer: width times the mean square over nodes, which has a limit as width grows.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        What `simulate` returned with gradients. Points are medians over its networks, the band holds 90 % of them; of a
+        single network, the mean over its inputs, and 90 % of these.
+    ens : Ensemble, optional
+        That of the networks: theory, g^(l) = chi(q^(l)) g^(l+1), is drawn as a line from the loss backwards. Without it
+        the line goes through the point of the last layer, by products of the chi that were measured.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; new ones if not given.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        Those drawn on.
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed.
+    TypeError, ValueError
+        If `dataset` is something else or has no gradients, or `ens` is another ensemble.
+
+    Examples
+    --------
+    >>> import igbfast as igb
+    >>> import igbfast.plot
+    >>> ens = igb.Ensemble("tanh", sigma_w2=2.5, sigma_b2=0.05)
+    >>> ds = igb.simulate(ens, width=300, depth=20, networks=8, gradients="cross_entropy")
+    >>> igb.plot.gradients(ds, ens=ens).figure.savefig("gradients.png")  # doctest: +SKIP
+    """
+    require_matplotlib()
+    import matplotlib as mpl
+
+    _require(dataset, "gradient", "simulate(..., gradients=...)")
+    theory, label = _gradient_line(dataset, ens)
+    width, layers = dataset.attrs["width"], dataset["layer"].values
+    if dataset.sizes["network"] > 1:
+        low, middle, high = width * _spread(dataset["gradient"].values)
+        of = "networks"
+    else:
+        low, high = width * dataset["gradient_quantile"].isel(network=0).sel(quantile=[0.05, 0.95]).values.T
+        middle, of = width * dataset["gradient"].values[0], "inputs"
+    with mpl.rc_context(_STYLE):
+        ax = _new_axes() if ax is None else ax
+        ax.fill_between(layers, low, high, color=_BLUE, alpha=0.2, linewidth=0, label=f"90 % of the {of}")
+        ax.plot(layers, theory, color=_BLACK, label=label)
+        _draw_points(ax, layers, middle, _BLUE, "o", "simulation")
+        _set_gradient_scale(ax, np.concatenate([theory, low, high]))
+        ax.set_title(_ensemble_title(dataset))
+        ax.legend(handlelength=2.0)
+    return ax
+
+
+def gradients_by_class(dataset: xr.Dataset, *, ax: Axes | None = None) -> Axes:
+    """Draw the squared gradients of the inputs labelled with the class that the network favours, and of all others.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        What `simulate` returned with `gradients="cross_entropy"`. Points are medians over its networks, the bands hold
+        90 % of them.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; new ones if not given.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        Those drawn on.
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed.
+    TypeError, ValueError
+        If `dataset` is something else or has no gradients by class.
+
+    Examples
+    --------
+    >>> import igbfast as igb
+    >>> import igbfast.plot
+    >>> ens = igb.Ensemble("relu", sigma_w2=3.0)
+    >>> ds = igb.simulate(ens, width=300, depth=8, networks=8, gradients="cross_entropy", classes=3)
+    >>> igb.plot.gradients_by_class(ds).figure.savefig("classes.png")  # doctest: +SKIP
+    """
+    require_matplotlib()
+    import matplotlib as mpl
+
+    _require(dataset, "gradient_class", "simulate(..., gradients='cross_entropy')")
+    by_class = dataset.attrs["width"] * dataset["gradient_class"]
+    is_favoured = dataset["class"] == dataset["favoured"]
+    layers = dataset["layer"].values
+    with mpl.rc_context(_STYLE):
+        ax = _new_axes() if ax is None else ax
+        shown = []
+        for these, colour, marker, label in (
+            (is_favoured, _VERMILLION, "s", "inputs of the favoured class"),
+            (~is_favoured, _BLUE, "o", "inputs of the others"),
+        ):
+            values = by_class.where(these).mean("class").values
+            low, middle, high = _spread(values[np.isfinite(values).all(axis=1)])
+            if len(values) > 1:
+                ax.fill_between(layers, low, high, color=colour, alpha=0.2, linewidth=0)
+            ax.plot(layers, middle, color=colour, linewidth=1.0)
+            _draw_points(ax, layers, middle, colour, marker, label)
+            shown += [low, high]
+        _set_gradient_scale(ax, np.concatenate(shown))
+        ax.set_title(_ensemble_title(dataset))
+        ax.legend(handlelength=1.0)
+    return ax
+
+
+def distributions(dataset: xr.Dataset, *, ens: Ensemble | None = None) -> Figure:
+    """One figure of the distributions by layer: node centres mu and variances, q over inputs, c over pairs of inputs.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        What `simulate` returned with `distributions=True`, or `igbfast.distributions.merge`. Lines are medians over all
+        networks together; dark bands hold 50 % of the values, light ones 90 %.
+    ens : Ensemble, optional
+        That of the networks: theory is drawn as well, of the centres as the edges of the light band: 5 and 95 % of
+        N(0, sigma_mu2 + sigma_y2 / inputs).
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Made by pyplot, so `matplotlib.pyplot.show()` shows it.
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed.
+    TypeError, ValueError
+        If `dataset` is something else or has no distributions, or `ens` is another ensemble.
+
+    Examples
+    --------
+    >>> import igbfast as igb
+    >>> import igbfast.plot
+    >>> ens = igb.Ensemble("relu", sigma_w2=2.0)
+    >>> ds = igb.simulate(ens, width=300, depth=20, networks=4, distributions=True)
+    >>> igb.plot.distributions(ds, ens=ens).savefig("distributions.png")  # doctest: +SKIP
+    """
+    require_matplotlib()
+    import matplotlib as mpl
+    import matplotlib.pyplot as plt
+
+    _require(dataset, "mu_counts", "simulate(..., distributions=True) or distributions.merge")
+    together, layers = merge(dataset), dataset["layer"].values
+    theory = (
+        {} if ens is None else _spread_in_theory(_same_ensemble(dataset, ens), len(layers), dataset.attrs["inputs"])
+    )
+    with mpl.rc_context(_STYLE):
+        figure = plt.figure(figsize=(7.6, 6.0), layout="constrained")
+        for ax, name in zip(figure.subplots(2, 2, sharex=True).flat, COUNTED, strict=True):
+            values = quantiles(together, name).values
+            for low, high, alpha in ((0, 4, 0.15), (1, 3, 0.3)):
+                ax.fill_between(layers, values[:, low], values[:, high], color=_BLUE, alpha=alpha, linewidth=0)
+            ax.plot(layers, values[:, 2], color=_BLUE, label="median; bands: 50 % and 90 %")
+            for line in theory.get(name, []):
+                ax.plot(layers, line, color=_BLACK, linestyle=_DASHES[1], linewidth=1.0, label="theory")
+            ax.set_ylabel(_COUNTED_WORDS[name])
+            _set_layers(ax, int(layers[-1]))
+            if name in ("var", "q"):
+                _set_scale(ax, values)
+        for ax in figure.axes[2:]:
+            ax.set_xlabel("layer")
+        figure.align_ylabels()
+        handles, labels = figure.axes[-1].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=2, handlelength=3.0)
+        figure.suptitle(_ensemble_title(dataset), fontsize=_STYLE["axes.titlesize"])
+    return figure
+
+
+def finite_width(
+    dataset: xr.Dataset, *, layer: int | None = None, quantities: Sequence[str] | None = None, ax: Axes | None = None
+) -> Axes:
+    """Draw the departures from theory of one layer against the width, with the law a / width that was fitted.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        What `igbfast.finite_width` returned.
+    layer : int, optional
+        Which one; the last if not given.
+    quantities : sequence of str, optional
+        Which of its quantities; those of the means, and the variance of log q, if not given.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; new ones if not given.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        Those drawn on. Open points lie below theory; arrows hang from departure + standard error where the departure is
+        the smaller one.
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed.
+    TypeError, ValueError
+        If `dataset` is something else, or has no such layer or quantity.
+
+    Examples
+    --------
+    >>> import igbfast as igb
+    >>> import igbfast.plot
+    >>> ens = igb.Ensemble("relu", sigma_w2=2.0)
+    >>> ds = igb.finite_width(ens, widths=[30, 100, 300], depth=5, inputs=20)
+    >>> igb.plot.finite_width(ds).figure.savefig("width.png")  # doctest: +SKIP
+    """
+    require_matplotlib()
+    import matplotlib as mpl
+
+    _require(dataset, "departure", "finite_width")
+    measured = [str(name) for name in dataset["quantity"].values]
+    if quantities is None:
+        names = [name for name in _DEPARTURES if name in measured]
+    else:
+        names = [_checks.choice("quantities", name, measured) for name in quantities]
+    depth = dataset.sizes["layer"]
+    layer = depth if layer is None else _checks.integer("layer", layer, 1, depth)
+    at = dataset.sel(layer=layer)
+    with mpl.rc_context(_STYLE):
+        ax = _new_axes(6.4) if ax is None else ax
+        shown: list[float] = []
+        for index, name in enumerate(names):
+            shown += _draw_departure(ax, at.sel(quantity=name), name, index)
+        ax.set_xscale("log")
+        ax.set_yscale("log", nonpositive="clip")
+        if shown:
+            ax.set_ylim(min(shown) / 3.0, max(shown) * 3.0)
+            ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), handlelength=2.5)
+        ax.set_xlabel("width")
+        ax.set_ylabel(f"departure from theory, layer {layer}")
+        ax.set_title(_ensemble_title(dataset))
+    return ax
+
+
 def require_matplotlib() -> None:
     """ImportError that says how to get matplotlib, where there is none."""
     try:
@@ -605,6 +854,138 @@ def _is_geometric(values: NDArray[np.float64]) -> bool:
 def _span(values: NDArray[np.float64]) -> tuple[float, float]:
     low, high = float(values.min()), float(values.max())
     return (low, high) if low < high else (low - 0.5, high + 0.5)
+
+
+# ---- Gradients, distributions, effects of the width ------------------------------------------------------------------
+
+_COUNTED_WORDS = {
+    "mu": r"centres of the nodes $\mu_i$",
+    "var": r"variances of the nodes $\sigma_i^2$",
+    "q": "signal variance of the inputs $q_{aa}$",
+    "c": "correlation of the pairs $c_{ab}$",
+}
+
+_DEPARTURES = ("sigma_mu2", "sigma_y2", "log_gamma", "gradient", "log_q_variance")
+
+_DEPARTURE_WORDS = {
+    "sigma_mu2": r"$\sigma_\mu^2$",
+    "sigma_y2": r"$\sigma_y^2$",
+    "q": "$q$",
+    "gradient": "gradient",
+    "log_gamma": r"$\log\,\gamma$",
+    "log_q": r"$\log\,q$",
+    "log_gradient": "log gradient",
+    "log_gamma_variance": r"$\mathrm{var}(\log\,\gamma)$",
+    "log_q_variance": r"$\mathrm{var}(\log\,q)$",
+    "log_gradient_variance": "var(log gradient)",
+}
+
+
+def _require(dataset: object, name: str, made_by: str) -> None:
+    if not isinstance(dataset, xr.Dataset):
+        raise TypeError(f"dataset must be what {made_by} returns, got {_checks.shown(dataset)}")
+    if name not in dataset:
+        raise ValueError(f"dataset must be what {made_by} returns, got one that has no {name}")
+
+
+def _same_ensemble(dataset: xr.Dataset, ens: object) -> Ensemble:
+    """The ensemble, if it is that of the dataset."""
+    ens = as_ensemble(ens)
+    said = {"activation": str(ens.activation), "sigma_w2": ens.sigma_w2, "sigma_b2": ens.sigma_b2}
+    said |= {name: value if isinstance(value, float) else str(value) for name, value in ens.extras.items()}
+    for name, value in said.items():
+        if dataset.attrs.get(name) != value:
+            raise ValueError(
+                f"ens must be the ensemble of the dataset, which has {name}={dataset.attrs.get(name)!r}, got {ens!r}"
+            )
+    if "Gaussian" not in dataset.attrs["input_data"]:
+        raise ValueError("ens must be left out for given inputs: the theory drawn is that of independent Gaussian ones")
+    return ens
+
+
+def _gradient_line(dataset: xr.Dataset, ens: Ensemble | None) -> tuple[NDArray[np.float64], str]:
+    """Theory, or what the measured chi say, and its name."""
+    attrs = dataset.attrs
+    if ens is not None:
+        trajectory = propagate(_same_ensemble(dataset, ens), dataset.sizes["layer"])
+        return squared_gradients(ens, trajectory, attrs["gradients"], attrs["classes"]), "theory, infinite width"
+    chi = np.append(dataset["chi"].mean("network").values[:-1], 1.0)
+    last = attrs["width"] * np.median(dataset["gradient"].values[:, -1])
+    with np.errstate(over="ignore", under="ignore"):
+        return last * np.cumprod(chi[::-1])[::-1], r"products of the measured $\chi$"
+
+
+def _spread(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Quantiles 5, 50 and 95 % over the networks, positive for a logarithmic axis; nan where there is none."""
+    if not len(values):
+        return np.full((3, values.shape[1]), np.nan)
+    least = np.finfo(np.float64).tiny  # squares below it are held as 0
+    quantiles: NDArray[np.float64] = np.maximum(np.quantile(values, [0.05, 0.5, 0.95], axis=0), least)
+    return quantiles
+
+
+def _spread_in_theory(ens: Ensemble, depth: int, inputs: int) -> dict[str, list[NDArray[np.float64]]]:
+    """The lines to draw for each distribution."""
+    theory = propagate(ens, depth)
+    centres = theory["sigma_mu2"].values + theory["sigma_y2"].values / inputs  # of means over so many inputs
+    edge = 1.6448536269514722 * np.sqrt(centres)  # of the middle 90 % of a normal law
+    lines = {name: [theory[name].values] for name in ("q", "c")}
+    return lines | {"mu": [-edge, edge], "var": [theory["sigma_y2"].values]}
+
+
+def _new_axes(width: float = 4.8) -> Axes:
+    import matplotlib.pyplot as plt
+
+    ax: Axes = plt.figure(figsize=(width, 3.6), layout="constrained").subplots()
+    return ax
+
+
+def _draw_points(
+    ax: Axes, layers: NDArray[np.int64], values: NDArray[np.float64], colour: str, marker: str, label: str
+) -> None:
+    """Some of them, evenly spread, without error bars."""
+    at = np.arange(0, len(layers), 1 + len(layers) // (_POINTS + 1))
+    style = {key: _POINT_STYLE[key] for key in ("markersize", "markeredgecolor", "markeredgewidth", "zorder")}
+    ax.plot(layers[at], values[at], marker, color=colour, label=label, **style)
+
+
+def _set_gradient_scale(ax: Axes, values: NDArray[np.float64]) -> None:
+    """Logarithmic, over as many decades as can be told apart; layers evenly: powers of chi are a straight line."""
+    from matplotlib.ticker import MaxNLocator
+
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set_xlabel("layer")
+    ax.set_ylabel("width × mean squared gradient")
+    positive = values[np.isfinite(values) & (values > 0.0)]
+    if positive.size:
+        highest = float(positive.max())
+        ax.set_yscale("log", nonpositive="mask")
+        ax.set_ylim(max(float(positive.min()), highest / 10.0**_GRADIENT_DECADES) / 2.0, highest * 2.0)
+
+
+_GRADIENT_DECADES = 20
+
+
+def _draw_departure(ax: Axes, at: xr.Dataset, name: str, index: int) -> list[float]:
+    """One quantity: open points where it is negative, its law as a line. The sizes that have to be seen."""
+    width, departure, error = (at[key].values for key in ("width", "departure", "departure_se"))
+    a, a_error = float(at["coefficient"]), float(at["coefficient_se"])
+    if not np.isfinite(a):
+        return []
+    colour, marker = _cycled(_COLOURS, index), _cycled(_MARKERS, index)
+    size, told = np.abs(departure), np.abs(departure) > error
+    beside = width * 1.05 ** (index - 2)  # so that they do not hide one another
+    for there, face in ((told & (departure > 0.0), colour), (told & (departure < 0.0), "white")):
+        style: Any = _POINT_STYLE | {"markerfacecolor": face, "markeredgecolor": colour}
+        ax.errorbar(beside[there], size[there], error[there], fmt=marker, color=colour, **style)
+    at_most = (size + error)[~told]  # nan where nothing was measured
+    ax.errorbar(
+        width[~told], at_most, 0.3 * at_most, fmt="none", uplims=True, ecolor=colour, elinewidth=0.8, capsize=2.0
+    )
+    number = f"{a:.3g} ± {a_error:.2g}"
+    label = rf"{_DEPARTURE_WORDS[name]}: $a$ = {number}"
+    ax.plot(width, np.abs(a) / width, color=colour, linestyle=_cycled(_DASHES, index), linewidth=1.0, label=label)
+    return [float(value) for value in np.abs(a) / width[[0, -1]] if value > 0.0]
 
 
 # ---- Trajectories and class fractions --------------------------------------------------------------------------------

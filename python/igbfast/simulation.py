@@ -1,13 +1,14 @@
-"""Random networks of finite width, run forward: sigma_mu2, sigma_y2, gamma, q, c and chi of every layer, measured.
+"""Random networks of finite width, run forward and, if asked, backward; every layer measured.
 
-y^(l) = W x^(l-1) + b, x^(l) = phi(y^(l)). The compiled core does the work; here arguments are checked, the engine is
-chosen and the numbers are labelled.
+y^(l) = W x^(l-1) + b, x^(l) = phi(y^(l)), with whatever pool, residual branch or LayerNorm the ensemble has. The
+compiled core does the work; here arguments are checked, the engine is chosen and the numbers are labelled.
 """
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,19 +16,30 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from . import _checks, _core, _memory
-from ._progress import Step, progress_bar
+from . import _checks, _core, _memory, distributions
+from ._expectations import of_ensemble
+from ._inputs import Chunks, Gaussian, Given, Inputs, Piece, as_inputs
+from ._progress import Step, progress_bar, silent
 from .ensemble import Ensemble, as_simulated
 
 __all__ = ["network_mean", "simulate"]
 
 MAX_WIDTH = 2**31
-MAX_DEPTH = 2**24 - 1
+MAX_DEPTH = 2**24 - 2  # the head comes on top
 MAX_NETWORKS = 2**31
 MAX_SEED = 2**64 - 1
 
+MAX_CLASSES = 2**20
+
 _METHODS = ("auto", "direct", "gram")
 _DTYPES = ("float32", "float64")
+_GRAM_WEIGHTS = ("gaussian", "orthogonal")
+_LOSSES = ("readout", "cross_entropy")
+
+# Tables of phi reach so many times the largest variance of theory, and so many times further if that was too little.
+_REACH, _FURTHER, _FURTHEST = 16.0, 16.0, 1e300
+
+_NODE_RECORD = 64  # bytes that are kept of every node of all networks while inputs come piece by piece
 
 # Variable -> (long name, how it is estimated). All are pure numbers.
 MEASURED = {
@@ -48,6 +60,17 @@ _PER_NODE = {
     "mu": ("centre of each node", "mean over inputs"),
     "var": ("variance of each node around its centre", "variance over inputs (unbiased, inputs - 1)"),
 }
+_GRADIENTS = {
+    "gradient": (
+        "mean squared gradient",
+        "squared derivative of each input's loss by its own pre-activations, averaged over nodes and inputs",
+    ),
+    "growth": ("growth of the mean squared gradient", "that of a layer over that of the next one: compare with chi"),
+}
+_FRACTION = (
+    "share of the inputs that each class gets",
+    "the class of the largest output of the head, which is one more linear layer of the same law",
+)
 _ESTIMATOR = (
     "sigma_mu2, sigma_y2, gamma: moments over the inputs, then over the nodes (the initial-guessing-bias order); "
     "q, c: moments over the nodes, then averaged over inputs and pairs of inputs (the mean-field order)"
@@ -66,43 +89,74 @@ class Request:
     ens: Ensemble
     width: int
     depth: int
-    inputs: int | NDArray[Any]
+    inputs: Inputs
     networks: int
     seed: int
     method: str
     dtype: str
     per_node: bool = False
+    gradients: str | None = None
+    classes: int = 10
+    labels: NDArray[np.int32] | None = None
+    distributions: bool = False
 
     @property
     def count(self) -> int:
-        """Number of inputs."""
-        return self.inputs if isinstance(self.inputs, int) else len(self.inputs)
+        """Number of inputs; of those that come in chunks, how many have come."""
+        return self.inputs.count
 
     @property
     def features(self) -> int:
         """Length of one input; Gaussian ones are as long as the network is wide."""
-        return self.width if isinstance(self.inputs, int) else int(self.inputs.shape[1])
+        return self.width if self.inputs.features is None else self.inputs.features
 
     @property
     def cost(self) -> float:
         """Floating point operations that the engine asked for needs, by a model good to a factor of two or so."""
-        return self.networks * self.depth * _layer_cost(self.method, self.width, self.count)
+        passes = 1.0 if self.gradients is None else 3.0
+        return passes * self.networks * self.depth * _layer_cost(self.method, self.width, self.count)
 
     @property
     def memory(self) -> int:
-        """Estimated peak memory in bytes, results included."""
-        return int(
-            _core.simulate_memory(
-                method=self.method,
-                width=self.width,
-                depth=self.depth,
-                inputs=self.count,
-                features=self.features,
-                dtype=self.dtype,
-                networks=self.networks,
-                per_node=self.per_node,
-            )
+        """Estimated peak memory in bytes, results included; without what inputs in chunks take besides one piece."""
+        if self.in_pieces:
+            beside = _NODE_RECORD * self.networks * self.depth * self.width
+        else:
+            beside = self.inputs.copied_bytes if isinstance(self.inputs, Given) else 0
+        inputs = self.inputs.piece_rows if isinstance(self.inputs, Chunks) else self.count
+        method = "direct" if self.method == "auto" else self.method
+        return beside + int(
+            _core.simulate_memory(method=method, inputs=inputs, features=self.features, **self.core_settings)
         )
+
+    @property
+    def core_settings(self) -> dict[str, Any]:
+        """What the compiled core is told of every run, in its own words; all but phi, the inputs and the engine."""
+        ens = self.ens
+        return {
+            "pool": "none" if ens.pool is None else ens.pool.kind,
+            "pool_size": 1 if ens.pool is None else ens.pool.size,
+            "weights": ens.weights,
+            "sigma_w2": ens.sigma_w2,
+            "sigma_b2": ens.sigma_b2,
+            "residual": ens.residual or 0.0,
+            "layernorm": ens.layernorm,
+            "width": self.width,
+            "depth": self.depth,
+            "networks": self.networks,
+            "seed": self.seed,
+            "dtype": self.dtype,
+            "loss": self.gradients or "none",
+            "classes": self.classes,
+            "per_node": self.per_node,
+            "distributions": self.distributions,
+        }
+
+    @property
+    def in_pieces(self) -> bool:
+        """Whether the inputs reach the core piece by piece."""
+        many = isinstance(self.inputs, Given) and not self.inputs.small
+        return isinstance(self.inputs, Chunks) or (many and self.method != "gram")
 
 
 def simulate(
@@ -110,12 +164,17 @@ def simulate(
     *,
     width: int,
     depth: int,
-    inputs: int | ArrayLike = 100,
+    inputs: Any = 100,
     networks: int = 1,
     seed: int = 0,
     method: str = "auto",
     dtype: DTypeLike = "float32",
     per_node: bool = False,
+    gradients: str | None = None,
+    classes: int = 10,
+    labels: ArrayLike | None = None,
+    distributions: bool = False,
+    normalize: bool = False,
     progress: bool | None = None,
 ) -> xr.Dataset:
     """Draw random networks of finite width and measure every layer.
@@ -125,13 +184,16 @@ def simulate(
     Parameters
     ----------
     ens : Ensemble
-        The law of the networks.
+        The law of the networks: any activation but a mixture, any weights, pool (whose size must divide the width),
+        residual branch and LayerNorm.
     width, depth : int
-        Nodes in a layer (1 to 2^31; sigma_mu2 and gamma take 2) and number of layers (1 to 2^24 - 1).
-    inputs : int or array_like of shape (n, features), optional
+        Nodes in a layer (1 to 2^31; sigma_mu2 and gamma take 2) and number of layers (1 to 2^24 - 2).
+    inputs : int, array_like of shape (n, features) or iterable of such arrays, optional
         An integer n >= 2: that many independent standard Gaussian inputs, as long as the network is wide, drawn afresh
         for each network. An array: these inputs, with q^(0) = |x|^2 / features; float32 and float64 are used as they
-        are, other real types converted.
+        are, in memory or mapped from a file, and other real types are converted some MiB at a time; more than two
+        dimensions count as features. A list of arrays, a generator, a data loader: the chunks of one large array, each
+        with its labels beside it if it is a pair (inputs, labels); by `direct` they need not fit into memory.
     networks : int, optional
         How many independent networks; 16 or more make an error bar that a verdict can rest on.
     seed : int, optional
@@ -139,26 +201,52 @@ def simulate(
     method : {"auto", "direct", "gram"}, optional
         `direct` draws every weight: about 50 width^2 + 2 width^2 n operations a layer. `gram` draws the nodes from the
         exact law of a layer given the one before: about 50 width n + 5 width n^2 + n^3, and memory that grows as n^2
-        but not with the width. They agree in law. `auto` takes the cheaper of those that fit into memory, and never
-        `gram` for more inputs than nodes; the attribute `method` of the result says which.
+        but not with the width; it takes Gaussian and orthogonal weights, and all inputs in memory. They agree in law.
+        `auto` takes the cheaper of those that fit into memory, never `gram` for more inputs than nodes or for chunks;
+        the attribute `method` of the result says which.
     dtype : {"float32", "float64"}, optional
         Arithmetic of the layers; sums are always float64.
     per_node : bool, optional
-        Whether to keep the centre `mu` and the variance `var` of every node as well.
+        Whether to keep what belongs to single nodes and inputs as well: centre `mu` and variance `var` of every node;
+        the class `guess` of every input, and its `gradient_input` (and `label`) if gradients are asked for.
+    gradients : {"readout", "cross_entropy"}, optional
+        Whether to go backward too, and from which loss: `readout`, the output of a single random linear node;
+        `cross_entropy`, that of the head's outputs as logits. Gradients are of each input's own loss by its own
+        pre-activations.
+    classes : int, optional
+        Outputs of the head, a linear layer of the same sigma_w2 and sigma_b2 upon the last one: 2 to 2^20.
+    labels : array_like of shape (n,), optional
+        The class of each input for `gradients="cross_entropy"`, integers from 0 to classes - 1; drawn at random for
+        each network if not given.
+    distributions : bool, optional
+        Whether to count the values of mu, var, q and c, not only their means: see `igbfast.distributions`.
+    normalize : bool, optional
+        Whether to scale each given input to |x|^2 / features = 1.
     progress : bool, optional
-        Whether to show a progress bar on the error stream; None: if that is a terminal and the call lasts.
+        Whether to show a progress bar on the error stream; None: if that is a terminal and the call lasts. Chunks have
+        none, because their number is not known.
 
     Returns
     -------
     xarray.Dataset
         float64 variables sigma_mu2, sigma_y2, gamma, q, c, chi and `<name>_se` over (network, layer), layer 1 being the
-        first one with weights; with `per_node` also mu and var over (network, layer, node). The standard errors of one
-        network cover its own nodes only: see `network_mean`.
+        first one with weights. The standard errors of one network cover its own nodes only: see `network_mean`.
+
+        `class_fraction` over (network, class), which share of the inputs each class gets, and `favoured` over
+        (network), the class that gets most (not with the single output of `readout`).
+
+        With gradients: `gradient`, `gradient_se` and `growth`, the ratio of a layer's gradient to the next one's, over
+        (network, layer); `gradient_quantile` over (network, layer, quantile), over the inputs. With cross entropy also
+        `gradient_class` over (network, layer, class), the mean over the inputs with that label.
+
+        With `distributions`: `<name>_counts` and `<name>_quantile`. With `per_node`: mu, var over (network, layer,
+        node), gradient_input over (network, layer, input), guess and label over (network, input).
 
     Raises
     ------
     ValueError, TypeError
-        If an argument is out of range or of the wrong type, or the run does not fit into memory; before any work.
+        If an argument is out of range or of the wrong type, or the run does not fit into memory; before any work,
+        except for what is wrong in a later chunk of inputs.
 
     Warns
     -----
@@ -171,12 +259,31 @@ def simulate(
     >>> ens = igb.Ensemble("relu", sigma_w2=2.0)
     >>> ds = igb.simulate(ens, width=300, depth=5, inputs=20, networks=2, seed=1)
     >>> dict(ds.sizes)
-    {'network': 2, 'layer': 5}
+    {'network': 2, 'layer': 5, 'class': 10}
     >>> bool((ds.gamma.isel(layer=-1) > ds.gamma.isel(layer=1)).all())
     True
+    >>> ds = igb.simulate(ens, width=300, depth=5, inputs=20, gradients="cross_entropy", classes=3)
+    >>> ds.gradient_class.dims
+    ('network', 'layer', 'class')
     """
-    request = checked(ens, width, depth, inputs, networks, seed, method, dtype, per_node)
-    request = fitted(request)
+    request = fitted(
+        checked(
+            ens,
+            width,
+            depth,
+            inputs,
+            networks,
+            seed,
+            method,
+            dtype,
+            per_node,
+            gradients,
+            classes,
+            labels,
+            distributions,
+            normalize,
+        )
+    )
     with progress_bar(f"simulate {ens.activation}, width {request.width:,}", progress) as step:
         results = run(request, step)
     dataset = labelled(request, results)
@@ -195,9 +302,14 @@ def network_mean(dataset: xr.Dataset) -> xr.Dataset:
     Returns
     -------
     xarray.Dataset
-        Each of sigma_mu2, sigma_y2, gamma, q, c, chi and its `<name>_se` over `layer`; the errors are nan for a single
-        network. Where gamma is huge its mean belongs to the largest network alone, so `log_gamma` and `log_gamma_se`
-        are given as well: mean and standard error of log(gamma), nan where a network has gamma <= 0.
+        Each of sigma_mu2, sigma_y2, gamma, q, c, chi, and gradient and growth if there are gradients, with its
+        `<name>_se`, over `layer`; the errors are nan for a single network. Where gamma or the gradients are huge the
+        mean belongs to the largest network alone, so `log_gamma` and `log_gradient` (and `_se`) are given as well: mean
+        and standard error of the logarithm, nan where a network has no positive value.
+
+        `ranked_fraction` over `rank`: the share of inputs of the class that gets most, of the second, and so on. With
+        cross entropy also `log_gradient_favoured`, of the inputs labelled with the class that gets most, and
+        `log_gradient_others`, of the mean over the other classes.
 
     Raises
     ------
@@ -218,12 +330,33 @@ def network_mean(dataset: xr.Dataset) -> xr.Dataset:
     if missing:
         raise ValueError(f"dataset must be made by simulate: it has no {', '.join(missing)} over (network, layer)")
     variables: dict[str, Any] = {}
-    for name in MEASURED:
-        variables |= _mean_variables(name, dataset[name].values, dataset[name].attrs)
-    log_gamma = logarithm(dataset["gamma"].values)
-    variables |= _mean_variables("log_gamma", log_gamma, {"long_name": "logarithm of the bias strength", "units": "1"})
-    attrs = dataset.attrs | {"standard_error": _NETWORK_ERROR}
-    return xr.Dataset(variables, {"layer": dataset["layer"]}, attrs)
+    for name in (*MEASURED, *_GRADIENTS):
+        if name in dataset:
+            variables |= _mean_variables(name, dataset[name].values, dataset[name].attrs)
+    for name, (values, what) in _on_logarithmic_scale(dataset).items():
+        attrs = {"long_name": f"logarithm of the {what}", "units": "1"}
+        variables |= _mean_variables(f"log_{name}", logarithm(values), attrs)
+    coordinates: dict[str, Any] = {"layer": dataset["layer"]}
+    if "class_fraction" in dataset:
+        ranked = -np.sort(-dataset["class_fraction"].values, axis=1)
+        attrs = {"long_name": "share of the inputs, classes by their rank in each network", "units": "1"}
+        variables |= _mean_variables("ranked_fraction", ranked, attrs, "rank")
+        coordinates["rank"] = ("rank", np.arange(1, ranked.shape[1] + 1), {"long_name": "1: the class that gets most"})
+    return xr.Dataset(variables, coordinates, dataset.attrs | {"standard_error": _NETWORK_ERROR})
+
+
+def _on_logarithmic_scale(dataset: xr.Dataset) -> dict[str, tuple[NDArray[np.float64], str]]:
+    """What spreads over factors between networks, and what it is."""
+    found = {"gamma": (dataset["gamma"].values, "bias strength")}
+    if "gradient" in dataset:
+        found["gradient"] = dataset["gradient"].values, "mean squared gradient"
+    if "gradient_class" in dataset:
+        by_class, favoured = dataset["gradient_class"], dataset["favoured"]
+        others = by_class.where(dataset["class"] != favoured).mean("class")
+        what = "mean squared gradient of the inputs labelled with"
+        found["gradient_favoured"] = by_class.sel({"class": favoured}).values, f"{what} the class that gets most"
+        found["gradient_others"] = others.values, f"{what} the other classes"
+    return found
 
 
 def mean_and_error(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -244,35 +377,53 @@ def checked(
     ens: Ensemble,
     width: int,
     depth: int,
-    inputs: int | ArrayLike,
+    inputs: Any,
     networks: int,
     seed: int,
     method: str,
     dtype: DTypeLike,
     per_node: bool = False,
+    gradients: str | None = None,
+    classes: int = 10,
+    labels: ArrayLike | None = None,
+    distributions: bool = False,
+    normalize: bool = False,
 ) -> Request:
     """The arguments of `simulate`, each found right or refused."""
-    return Request(
-        ens=as_simulated(ens),
-        width=_checks.integer("width", width, 1, MAX_WIDTH),
-        depth=_checks.integer("depth", depth, 1, MAX_DEPTH),
-        inputs=_checked_inputs(inputs),
-        networks=_checks.integer("networks", networks, 1, MAX_NETWORKS),
-        seed=_checks.integer("seed", seed, 0, MAX_SEED),
-        method=_checks.choice("method", method, _METHODS),
-        dtype=_checked_dtype(dtype),
-        per_node=_checks.flag("per_node", per_node),
-    )
+    ens = as_simulated(ens)
+    settings: dict[str, Any] = {
+        "width": _checked_width(ens, width),
+        "depth": _checks.integer("depth", depth, 1, MAX_DEPTH),
+        "networks": _checks.integer("networks", networks, 1, MAX_NETWORKS),
+        "seed": _checks.integer("seed", seed, 0, MAX_SEED),
+        "method": _checked_method(ens, method),
+        "dtype": _checked_dtype(dtype),
+        "per_node": _checks.flag("per_node", per_node),
+        "gradients": None if gradients is None else _checks.choice("gradients", gradients, _LOSSES),
+        "classes": _checks.integer("classes", classes, 2, MAX_CLASSES),
+        "distributions": _checks.flag("distributions", distributions),
+    }
+    with_labels = gradients == "cross_entropy"
+    if labels is not None and not with_labels:
+        raise ValueError(f"labels are for gradients='cross_entropy', got labels with gradients={gradients!r}")
+    normalize = _checks.flag("normalize", normalize)
+    found, given = as_inputs(inputs, normalize, settings["classes"] if with_labels else 0, labels)
+    return Request(ens, inputs=found, labels=given, **settings)
 
 
 def fitted(request: Request) -> Request:
     """The request with its engine chosen, once it is known to fit into memory."""
     available = _memory.available_memory()
     if request.method != "auto":
+        if request.method == "gram" and isinstance(request.inputs, Chunks):
+            inputs, labels = request.inputs.gathered()
+            request, available = replace(request, inputs=inputs, labels=labels), _memory.available_memory()
         _require_memory(request, available)
         return request
     candidates = [replace(request, method="direct")]
-    if request.count <= request.width:  # with fewer nodes than inputs the Gram matrix is singular, and never cheaper
+    at_once = isinstance(request.inputs, Gaussian) or (isinstance(request.inputs, Given) and request.inputs.small)
+    # With fewer nodes than inputs the Gram matrix is singular, and never cheaper.
+    if at_once and request.count <= request.width and request.ens.weights in _GRAM_WEIGHTS:
         candidates.append(replace(request, method="gram"))
     candidates.sort(key=lambda candidate: candidate.cost)
     for candidate in candidates:
@@ -282,39 +433,125 @@ def fitted(request: Request) -> Request:
     return candidates[0]
 
 
-def run(request: Request, step: Step, first_network: int = 0) -> dict[str, NDArray[np.float64]]:
+def run(request: Request, step: Step, first_network: int = 0) -> dict[str, Any]:
     """What the compiled core measures, as it returns it; `first_network` sets the networks apart from other runs'."""
-    callback: Callable[[float], None] = step
-    return _core.simulate(
-        activation=request.ens.activation.name,
-        parameter=request.ens.activation.parameter,
-        sigma_w2=request.ens.sigma_w2,
-        sigma_b2=request.ens.sigma_b2,
-        width=request.width,
-        depth=request.depth,
-        inputs=request.inputs,
-        networks=request.networks,
-        first_network=first_network,
-        seed=request.seed,
-        method=request.method,
-        dtype=request.dtype,
-        per_node=request.per_node,
-        callback=callback,
+    for phi in _phis(request):
+        results = _run_with(phi, request, step, first_network)
+        if not results["beyond_table"]:
+            return results
+    raise ValueError(
+        f"the pre-activations of {str(request.ens.activation)!r} grow beyond all it can be tabulated for "
+        f"(variance {phi.q_max:.3g}): use a smaller depth, sigma_w2 or inputs"
     )
+
+
+def _run_with(phi: _core.Phi, request: Request, step: Step, first_network: int) -> dict[str, Any]:
+    settings = {"phi": phi, "first_network": first_network, **request.core_settings}
+    if not request.in_pieces:
+        inputs = request.inputs.whole() if isinstance(request.inputs, Given) else request.count
+        callback: Callable[[float], None] = step
+        return _core.simulate(
+            inputs=inputs, labels=request.labels, method=request.method, callback=callback, **settings
+        )
+    stream = _core.DirectStream(features=request.features, **settings)
+    for piece, progress in _pieces(request, step):
+        stream.take(piece.inputs, labels=piece.labels, callback=progress)
+    return stream.finish()
+
+
+def _pieces(request: Request, step: Step) -> Iterator[tuple[Piece, Step]]:
+    """The inputs piece by piece, each with its share of the progress where the end is known."""
+    if isinstance(request.inputs, Chunks):
+        for piece in request.inputs.pieces():
+            yield piece, silent
+        return
+    assert isinstance(request.inputs, Given)
+    done, count, labels = 0, request.count, request.labels
+    for rows in request.inputs.slices():
+        end = done + len(rows)
+        given = None if labels is None else labels[done:end]
+        yield Piece(rows, given), lambda f, b=done, e=end: step((b + f * (e - b)) / count)  # type: ignore[misc]
+        done = end
+
+
+def _phis(request: Request) -> Iterator[_core.Phi]:
+    """The activation as the core takes it; where that is a table, one that reaches further each time."""
+    activation = request.ens.activation
+    phi = _first_phi(request)
+    yield phi
+    while phi.q_max < _FURTHEST:
+        if isinstance(request.inputs, Chunks) and not request.inputs.again:
+            raise ValueError(
+                "inputs must be chunks that can be had once more, such as a list of arrays or a data loader: what came "
+                f"leaves the range that {str(activation)!r} was tabulated for, and the run has to begin anew"
+            )
+        before = phi.q_max
+        try:
+            phi = activation._core_phi(min(_FURTHER * before, _FURTHEST))
+        except ValueError:
+            return
+        if phi.q_max <= before:
+            return
+        yield phi
+
+
+def _first_phi(request: Request) -> _core.Phi:
+    """Tabulated for a multiple of the largest variance that theory expects, or for as much of it as can be."""
+    shortest = request.ens.activation._core_phi(0.0)
+    if math.isinf(shortest.q_max):  # no table
+        return shortest
+    reach = min(_REACH * _largest_variance(request), _FURTHEST)
+    while True:
+        try:
+            return request.ens.activation._core_phi(reach)
+        except ValueError:
+            if reach < request.ens.sigma_w2 * request.inputs.mean_square:
+                raise
+            reach /= _FURTHER
+
+
+def _largest_variance(request: Request) -> float:
+    """Of what phi sees, in theory: from the first layers, and for the others at the rate that these end with."""
+    ens, layers = request.ens, min(request.depth, 30)
+    if ens.layernorm:
+        return 1.0
+    expect = of_ensemble(ens)
+    before = q = largest = ens.sigma_w2 * request.inputs.mean_square + ens.sigma_b2
+    for _ in range(layers - 1):
+        try:
+            branch = ens.sigma_w2 * float(expect.single(q).square) + ens.sigma_b2
+        except ValueError:  # q is beyond what phi can be tabulated for
+            return largest
+        before, q = q, branch if ens.residual is None else q + ens.residual * branch
+        if not math.isfinite(q):
+            return largest
+        largest = max(largest, q)
+        if abs(q - before) <= 1e-3 * before:
+            return largest
+    growth = max(math.log(q / before), 0.0) if q > 0.0 < before else 0.0
+    return math.exp(min(math.log(largest) + growth * (request.depth - layers), math.log(_FURTHEST)))
 
 
 def attributes(request: Request) -> dict[str, Any]:
     """What was run, as attributes that every file format keeps: texts and numbers."""
+    extras = {name: value if isinstance(value, float) else str(value) for name, value in request.ens.extras.items()}
+    gradients = {} if request.gradients is None else {"gradients": request.gradients}
+    if request.gradients == "cross_entropy":
+        labels_came = request.labels is not None or (isinstance(request.inputs, Chunks) and request.inputs.with_labels)
+        gradients["labels"] = "given" if labels_came else "random"
     return {
         "activation": str(request.ens.activation),
         "sigma_w2": request.ens.sigma_w2,
         "sigma_b2": request.ens.sigma_b2,
+        **extras,
         "width": request.width,
         "depth": request.depth,
         "inputs": request.count,
-        "input_data": "independent standard Gaussian" if isinstance(request.inputs, int) else "given",
+        "input_data": request.inputs.description,
         "features": request.features,
         "networks": request.networks,
+        "classes": request.classes,
+        **gradients,
         "seed": request.seed,
         "method": request.method,
         "dtype": request.dtype,
@@ -325,12 +562,15 @@ def attributes(request: Request) -> dict[str, Any]:
 def warn_of_lost_layers(dataset: xr.Dataset, stacklevel: int) -> None:
     """One RuntimeWarning for all the layers where a number is not finite."""
     undefined = ("sigma_mu2", "gamma") if dataset.attrs["width"] == 1 else ()  # one node has no variance over nodes
-    lost_names = [name for name in MEASURED if name not in undefined and not np.isfinite(dataset[name].values).all()]
+    names = [name for name in (*MEASURED, "gradient") if name in dataset and name not in undefined]
+    lost_names = [name for name in names if not np.isfinite(dataset[name].values).all()]
     if not lost_names:
         return
     lost = np.any([~np.isfinite(dataset[name].values).all(axis=0) for name in lost_names], axis=0)
     where = spans(dataset["layer"].values[lost])
-    if dataset.attrs["dtype"] == "float32":
+    if lost_names == ["gradient"]:
+        remedy = "they grow or vanish beyond a double: use a smaller depth"
+    elif dataset.attrs["dtype"] == "float32":
         remedy = "dtype='float64' has a longer reach"
     else:
         remedy = "float64 reaches no further: use a smaller depth"
@@ -365,49 +605,36 @@ def _checked_dtype(dtype: DTypeLike) -> str:
         return _checks.choice("dtype", dtype, _DTYPES)
 
 
-def _checked_inputs(inputs: int | ArrayLike) -> int | NDArray[Any]:
-    try:
-        given = np.asarray(inputs)
-    except ValueError:  # rows of unequal length
-        raise ValueError("inputs must be a number or an array of shape (n, features), got rows that differ") from None
-    if given.ndim == 0:
-        return _checked_input_count(inputs)
-    array = _checks.real_array("inputs", given)
-    if array.ndim != 2 or array.shape[0] < 2 or array.shape[1] < 1:
+def _checked_width(ens: Ensemble, width: int) -> int:
+    width = _checks.integer("width", width, 1, MAX_WIDTH)
+    if ens.pool is not None and width % ens.pool.size:
+        raise ValueError(f"width must be a multiple of {ens.pool.size} for pool={ens.pool!r}, got {width}")
+    if ens.layernorm and width == 1:
+        raise ValueError("width must be at least 2 with layernorm=True, which leaves nothing of a single node, got 1")
+    return width
+
+
+def _checked_method(ens: Ensemble, method: str) -> str:
+    method = _checks.choice("method", method, _METHODS)
+    if method == "gram" and ens.weights not in _GRAM_WEIGHTS:
         raise ValueError(
-            f"inputs must be a number, or an array of shape (n, features) with n >= 2 and features >= 1, "
-            f"got an array of shape {array.shape}"
+            f"method must be 'direct' or 'auto' for weights={ens.weights!r}, got 'gram', which draws nodes from the "
+            "law that a layer has given the one before: it is known for gaussian and orthogonal weights"
         )
-    if not np.isfinite(array).all():
-        row, column = (int(index) for index in np.argwhere(~np.isfinite(array))[0])
-        raise ValueError(f"inputs must be finite, got {array[row, column]} in row {row}, column {column}")
-    norms = np.einsum("ij,ij->i", array, array, dtype=np.float64)
-    if not np.isfinite(norms).all():
-        row = int(np.argmin(np.isfinite(norms)))
-        raise ValueError(f"inputs must have a finite mean square, but that of row {row} overflows: rescale them")
-    return np.ascontiguousarray(array)
-
-
-def _checked_input_count(inputs: object) -> int:
-    try:
-        return _checks.integer("inputs", inputs, 2, 2**31)
-    except TypeError:
-        raise TypeError(
-            "inputs must be a number of inputs (an integer of at least 2) or an array of shape (n, features), "
-            f"got {_checks.shown(inputs)}"
-        ) from None
+    return method
 
 
 def _require_memory(request: Request, available: int | None) -> None:
     if available is None or request.memory <= available:
         return
     lean = replace(request, per_node=False)
+    size = f"networks={request.networks}, depth={request.depth} and width={request.width}"
     if request.per_node and lean.memory <= available:
-        what = (
-            f"per_node=True with networks={request.networks}, depth={request.depth} and width={request.width} "
-            f"needs about {_memory.gib(request.memory)}"
-        )
+        what = f"per_node=True with {size} needs about {_memory.gib(request.memory)}"
         remedy = "per_node=False, or fewer networks or layers"
+    elif request.in_pieces and _NODE_RECORD * request.networks * request.depth * request.width > available:
+        what = f"inputs piece by piece with {size} need about {_memory.gib(request.memory)}"
+        remedy = "fewer networks or layers"
     else:
         what = (
             f"inputs={request.count} at width={request.width} with method={request.method!r} "
@@ -419,28 +646,102 @@ def _require_memory(request: Request, available: int | None) -> None:
     raise ValueError(f"{what} of memory, but {_memory.gib(available)} are available: use {remedy}")
 
 
-def labelled(request: Request, results: Mapping[str, NDArray[np.float64]]) -> xr.Dataset:
+def labelled(request: Request, results: Mapping[str, Any]) -> xr.Dataset:
     """The dataset that `simulate` returns, from the bare arrays."""
     variables: dict[str, Any] = {}
     for name, (long_name, how) in MEASURED.items():
-        attrs = {"long_name": long_name, "description": how, "units": "1"}
-        variables[name] = (("network", "layer"), results[name], attrs)
+        variables[name] = (("network", "layer"), results[name], _attributes(long_name, how))
         variables[f"{name}_se"] = (("network", "layer"), results[f"{name}_se"], _error_attributes(long_name))
-    if request.per_node:
-        for name, (long_name, how) in _PER_NODE.items():
-            attrs = {"long_name": long_name, "description": how, "units": "1"}
-            variables[name] = (("network", "layer", "node"), results[name], attrs)
-    coordinates = {
+    coordinates: dict[str, Any] = {
         "network": ("network", np.arange(request.networks), {"long_name": "number of the network"}),
         "layer": ("layer", np.arange(1, request.depth + 1), {"long_name": "layer, 1 being the first with weights"}),
     }
+    if request.gradients != "readout":
+        variables |= _class_variables(request, results)
+        coordinates["class"] = ("class", np.arange(request.classes), {"long_name": "output of the head"})
+    if request.gradients is not None:
+        variables |= _gradient_variables(request, results)
+    if request.distributions:
+        variables |= distributions.variables(results, request.networks, request.depth)
+    if request.gradients is not None or request.distributions:
+        coordinates["quantile"] = distributions.quantile_coordinate()
+    if request.per_node:
+        variables |= _single_variables(request, results)
     attrs = attributes(request) | {"estimator": _ESTIMATOR, "standard_error": _OWN_ERROR}
-    return xr.Dataset(variables, coordinates, attrs)
+    dataset = xr.Dataset(variables, coordinates, attrs)
+    return distributions.with_edges(dataset) if request.distributions else dataset
 
 
-def _mean_variables(name: str, values: NDArray[np.float64], attrs: Mapping[str, Any]) -> dict[str, Any]:
+def _class_variables(request: Request, results: Mapping[str, Any]) -> dict[str, Any]:
+    counts = np.stack([np.bincount(guess, minlength=request.classes) for guess in results["guess"]])
+    measured = np.isfinite(results["q"][:, -1:])  # else there are no outputs to tell a class by
+    fractions = np.where(measured, counts / results["guess"].shape[1], np.nan)
+    favoured = {"long_name": "class that most inputs get", "description": "the first of those that get as many"}
+    return {
+        "class_fraction": (("network", "class"), fractions, _attributes(*_FRACTION)),
+        "favoured": ("network", counts.argmax(axis=1), favoured),
+    }
+
+
+def _gradient_variables(request: Request, results: Mapping[str, Any]) -> dict[str, Any]:
+    by_input = results["gradient"]  # (network, layer, input)
+    gradient = by_input.mean(axis=2)
+    growth: NDArray[np.float64] = np.full_like(gradient, np.nan)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        growth[:, :-1] = gradient[:, :-1] / gradient[:, 1:]
+    long_name = _GRADIENTS["gradient"][0]
+    quantiles = np.moveaxis(np.quantile(by_input, distributions.PROBABILITIES, axis=2), 0, -1)
+    dims = ("network", "layer")
+    variables: dict[str, Any] = {
+        "gradient": (dims, gradient, _attributes(*_GRADIENTS["gradient"])),
+        "gradient_se": (dims, results["gradient_se"], _error_attributes(long_name)),
+        "growth": (dims, growth, _attributes(*_GRADIENTS["growth"])),
+        "gradient_quantile": (
+            (*dims, "quantile"),
+            quantiles,
+            _attributes(long_name, "quantiles over the inputs of the mean over nodes"),
+        ),
+    }
+    if request.gradients == "cross_entropy":
+        by_class = _mean_by_class(by_input, results["labels"], request.classes)
+        how = "mean over the inputs with this label; nan where there is none"
+        variables["gradient_class"] = ((*dims, "class"), by_class, _attributes(f"{long_name} by label", how))
+    return variables
+
+
+def _mean_by_class(values: NDArray[np.float64], labels: NDArray[np.int32], classes: int) -> NDArray[np.float64]:
+    """(network, layer, input) to (network, layer, class); a value that is lost spoils its own class alone."""
+    sums = [[np.bincount(of, layer, classes) for layer in layers] for of, layers in zip(labels, values, strict=True)]
+    counts = np.stack([np.bincount(of, minlength=classes) for of in labels])[:, None, :]
+    with np.errstate(invalid="ignore"):
+        means: NDArray[np.float64] = np.array(sums) / counts
+    return means
+
+
+def _single_variables(request: Request, results: Mapping[str, Any]) -> dict[str, Any]:
+    """What belongs to one node or one input."""
+    variables: dict[str, Any] = {}
+    for name, (long_name, how) in _PER_NODE.items():
+        variables[name] = (("network", "layer", "node"), results[name], _attributes(long_name, how))
+    if request.gradients is not None:
+        attrs = _attributes("mean squared gradient of each input", "mean over nodes")
+        variables["gradient_input"] = (("network", "layer", "input"), results["gradient"], attrs)
+    if request.gradients != "readout":
+        variables["guess"] = (("network", "input"), results["guess"], {"long_name": "class that each input gets"})
+    if request.gradients == "cross_entropy":
+        variables["label"] = (("network", "input"), results["labels"], {"long_name": "class of each input"})
+    return variables
+
+
+def _mean_variables(
+    name: str, values: NDArray[np.float64], attrs: Mapping[str, Any], dim: str = "layer"
+) -> dict[str, Any]:
     mean, error = mean_and_error(values)
-    return {name: ("layer", mean, dict(attrs)), f"{name}_se": ("layer", error, _error_attributes(attrs["long_name"]))}
+    return {name: (dim, mean, dict(attrs)), f"{name}_se": (dim, error, _error_attributes(attrs["long_name"]))}
+
+
+def _attributes(long_name: str, description: str) -> dict[str, str]:
+    return {"long_name": long_name, "description": description, "units": "1"}
 
 
 def _error_attributes(long_name: str) -> dict[str, str]:

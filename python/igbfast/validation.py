@@ -17,6 +17,7 @@ import xarray as xr
 from numpy.typing import DTypeLike, NDArray
 
 from . import _checks, _saving, meanfield, simulation
+from ._inputs import Gaussian, Given
 from ._progress import Step, progress_bar
 from .ensemble import Ensemble
 from .simulation import MEASURED, Request
@@ -384,17 +385,23 @@ def _requests(
     ens: Ensemble, width: int, depth: int, networks: int, inputs: int, seed: int, method: str, dtype: DTypeLike
 ) -> list[Request]:
     """The run itself, and the narrower ones that tell what the finite width does."""
-    if np.ndim(inputs) != 0:
-        raise TypeError(
-            "inputs must be a number here, because theory is for independent inputs; got "
-            f"{_checks.shown(np.asarray(inputs))}: compare an array of inputs by simulate"
-        )
     width = _checks.integer("width", width, _LEAST_WIDTH, simulation.MAX_WIDTH)
     networks = _checks.integer("networks", networks, 2, _MAX_NETWORKS)
     wide = simulation.checked(ens, width, depth, inputs, networks, seed, method, dtype)
+    given = wide.inputs
+    if not isinstance(given, Gaussian):
+        got = f"an array of shape {given.count, given.features}" if isinstance(given, Given) else "chunks of inputs"
+        raise TypeError(
+            f"inputs must be a number here, because theory is for independent inputs; got {got}: compare simulate of "
+            "given inputs with kernel"
+        )
     narrowings, share = _NARROWINGS if width >= _WIDE else _SMALL_NARROWINGS
     method = "direct" if wide.method == "direct" else "auto"
-    narrow = [replace(wide, width=width // s, networks=share * networks, method=method) for s in narrowings]
+    nodes = 1 if ens.pool is None else ens.pool.size  # which the width is a multiple of
+    narrow = [
+        replace(wide, width=max(1, width // (s * nodes)) * nodes, networks=share * networks, method=method)
+        for s in narrowings
+    ]
     return [simulation.fitted(request) for request in (wide, *narrow)]
 
 

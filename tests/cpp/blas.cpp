@@ -104,6 +104,31 @@ void trmm_multiplies_by_the_triangle() {
 }
 
 template <class T>
+void trsm_divides_by_the_triangle() {
+    const std::size_t n = 6, m = 5;
+    Matrix<T> l(n, n, 16), x(n, m, 17);
+    for (std::size_t i = 0; i < n; ++i) l(i, i) += T(4);  // well conditioned
+    for (const bool transposed : {false, true}) {
+        Matrix<T> b = x;
+        for (std::size_t j = 0; j < m; ++j) {
+            for (std::size_t i = 0; i < n; ++i) {
+                double product = 0.0;
+                for (std::size_t p = 0; p < n; ++p) {
+                    const bool inside = transposed ? p >= i : p <= i;
+                    const double entry = static_cast<double>(transposed ? l(p, i) : l(i, p));
+                    if (inside) product += entry * static_cast<double>(x(p, j));
+                }
+                b(i, j) = static_cast<T>(product);
+            }
+        }
+        using igb::blas::Trans;
+        igb::blas::trsm_left_lower(transposed ? Trans::yes : Trans::no, n, m, l.data.data(), l.ld, b.data.data(), b.ld);
+        for (std::size_t j = 0; j < m; ++j)
+            for (std::size_t i = 0; i < n; ++i) CHECK(close(b(i, j), static_cast<double>(x(i, j)), 16.0));
+    }
+}
+
+template <class T>
 void potrf_factors() {
     const std::size_t n = 8;
     const Matrix<T> root(20, n, 8);
@@ -154,6 +179,7 @@ void all() {
     gemm_with_beta_zero_does_not_read<T>();
     syrk_fills_the_lower_triangle<T>();
     trmm_multiplies_by_the_triangle<T>();
+    trsm_divides_by_the_triangle<T>();
     potrf_factors<T>();
 }
 

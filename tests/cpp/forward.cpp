@@ -1,5 +1,5 @@
-// Both engines end to end, small, for the sanitizers: results that do not depend on threads, chunks that merge, a stop
-// that is obeyed, and estimates near the theory of the first layer.
+// Both engines end to end, small, for the sanitizers: results that do not depend on threads, chunks and pieces that
+// merge, a stop that is obeyed, and estimates near the theory of the first layer.
 #include "cpu/forward.h"
 
 #include <cmath>
@@ -15,101 +15,173 @@ namespace {
 using igb::Estimate;
 using igb::ForwardRequest;
 using igb::ForwardResult;
+using igb::HistogramEntry;
+using igb::InputsView;
 using igb::Monitor;
 
-struct Arrays {
-    std::vector<double> values, mu, var;
-    std::size_t layers;
-    ForwardResult result;
-
-    explicit Arrays(const ForwardRequest& request, bool per_node = true)
-        : layers(static_cast<std::size_t>(request.networks * request.depth)) {
-        values.assign(12 * layers, -1.0);
-        double* next = values.data();
-        for (Estimate* estimate :
-             {&result.sigma_mu2, &result.sigma_y2, &result.gamma, &result.q, &result.c, &result.chi}) {
-            estimate->value = next;
-            estimate->error = next + layers;
-            next += 2 * layers;
-        }
-        if (!per_node) return;
-        mu.assign(layers * static_cast<std::size_t>(request.width), -1.0);
-        var = mu;
-        result.mu = mu.data();
-        result.var = var.data();
-    }
-};
+constexpr std::int64_t inputs = 11;
 
 template <class T>
-void run(bool gram, const ForwardRequest& request, Arrays& arrays, Monitor& monitor) {
-    gram ? igb::forward_gram<T>(request, arrays.result, monitor)
-         : igb::forward_direct<T>(request, arrays.result, monitor);
+void run(bool gram, const ForwardRequest& request, const InputsView& view, ForwardResult& result, Monitor& monitor) {
+    gram ? igb::forward_gram<T>(request, view, result, monitor)
+         : igb::forward_direct<T>(request, view, result, monitor);
 }
 
 template <class T>
-Arrays run(bool gram, const ForwardRequest& request, int threads) {
+ForwardResult run(bool gram, const ForwardRequest& request, int threads, const InputsView& view = {inputs}) {
     igb::set_num_threads(threads);
-    Arrays arrays(request);
+    ForwardResult result;
+    result.resize(request, view.count);
     Monitor monitor;
-    run<T>(gram, request, arrays, monitor);
-    return arrays;
+    run<T>(gram, request, view, result, monitor);
+    return result;
 }
 
-ForwardRequest small_request() {
+// Three networks of three layers; `with_all`: of all that a layer may have.
+ForwardRequest small_request(bool with_all = false) {
     ForwardRequest request;
-    request.activation = {igb::ActivationKind::tanh, 0.0};
+    request.phi.activation = {igb::ActivationKind::tanh, 0.0};
     request.sigma_w2 = 1.76;
     request.sigma_b2 = 0.05;
     request.width = 300;
     request.features = 300;
     request.depth = 3;
-    request.inputs = 11;
     request.networks = 3;
     request.seed = 9;
     request.tile = 64;
+    request.per_node = true;
+    if (!with_all) return request;
+    request.pool = {igb::PoolKind::max, 2};
+    request.residual = 0.3;
+    request.layernorm = true;
+    request.loss = igb::Loss::cross_entropy;
+    request.distributions = true;
     return request;
 }
 
-bool same_bits(const std::vector<double>& one, const std::vector<double>& other) {
-    return one.size() == other.size() && std::memcmp(one.data(), other.data(), one.size() * sizeof(double)) == 0;
+template <class Value>
+bool same_bits(const std::vector<Value>& one, const std::vector<Value>& other) {
+    return one.size() == other.size() &&
+           (one.empty() || std::memcmp(one.data(), other.data(), one.size() * sizeof(Value)) == 0);
+}
+
+bool same_bits(const Estimate& one, const Estimate& other) {
+    return same_bits(one.value, other.value) && same_bits(one.error, other.error);
+}
+
+bool same_bits(const std::vector<HistogramEntry>& one, const std::vector<HistogramEntry>& other) {
+    bool same = one.size() == other.size();
+    for (std::size_t i = 0; same && i < one.size(); ++i)
+        same = one[i].network == other[i].network && one[i].layer == other[i].layer && one[i].bin == other[i].bin &&
+               one[i].count == other[i].count;
+    return same;
+}
+
+bool same_bits(const ForwardResult& one, const ForwardResult& other) {
+    return same_bits(one.sigma_mu2, other.sigma_mu2) && same_bits(one.sigma_y2, other.sigma_y2) &&
+           same_bits(one.gamma, other.gamma) && same_bits(one.q, other.q) && same_bits(one.c, other.c) &&
+           same_bits(one.chi, other.chi) && same_bits(one.mu, other.mu) && same_bits(one.var, other.var) &&
+           same_bits(one.guess, other.guess) && same_bits(one.labels, other.labels) &&
+           same_bits(one.gradient, other.gradient) && same_bits(one.gradient_error, other.gradient_error) &&
+           same_bits(one.mu_counts, other.mu_counts) && same_bits(one.var_counts, other.var_counts) &&
+           same_bits(one.q_counts, other.q_counts) && same_bits(one.c_counts, other.c_counts);
+}
+
+void check_near(const std::vector<double>& one, const std::vector<double>& other) {
+    CHECK(one.size() == other.size());
+    for (std::size_t i = 0; i < one.size(); ++i) CHECK_CLOSE(one[i], other[i], 1e-9 * std::abs(other[i]) + 1e-12);
+}
+
+void check_near(const ForwardResult& one, const ForwardResult& other) {
+    check_near(one.mu, other.mu);
+    check_near(one.var, other.var);
+    check_near(one.q.value, other.q.value);
+    check_near(one.c.value, other.c.value);
+    check_near(one.chi.value, other.chi.value);
+    check_near(one.chi.error, other.chi.error);
+    check_near(one.gradient, other.gradient);
+    check_near(one.gradient_error, other.gradient_error);
+    CHECK(same_bits(one.guess, other.guess));
+    CHECK(same_bits(one.labels, other.labels));
 }
 
 template <class T>
 void check_threads_and_theory(bool gram) {
     const ForwardRequest request = small_request();
-    const Arrays one = run<T>(gram, request, 1), four = run<T>(gram, request, 4);
-    CHECK(same_bits(one.values, four.values));
-    CHECK(same_bits(one.mu, four.mu));
-    CHECK(same_bits(one.var, four.var));
+    const ForwardResult one = run<T>(gram, request, 1);
+    CHECK(same_bits(one, run<T>(gram, request, 4)));
     for (std::int64_t network = 0; network < request.networks; ++network) {
-        const auto layer1 = network * request.depth;
+        const auto layer1 = static_cast<std::size_t>(network * request.depth);
         // 300 nodes: a standard deviation of 3 % (sigma_y2: inputs' scatter included) and of 0.014 for sigma_mu2.
-        CHECK(std::abs(one.result.sigma_y2.value[layer1] / 1.76 - 1.0) < 0.2);
-        CHECK(std::abs(one.result.sigma_mu2.value[layer1] - 0.05) < 0.09);
-        CHECK(one.result.q.error[layer1] > 0.0);
+        CHECK(std::abs(one.sigma_y2.value[layer1] / 1.76 - 1.0) < 0.2);
+        CHECK(std::abs(one.sigma_mu2.value[layer1] - 0.05) < 0.09);
+        CHECK(one.q.error[layer1] > 0.0);
     }
 }
 
-void check_chunks() {
-    ForwardRequest request = small_request();
-    const Arrays whole = run<double>(false, request, 2);
+template <class T>
+void check_all_parts() {
+    ForwardRequest request = small_request(true);
+    for (const auto law : {igb::WeightLaw::gaussian, igb::WeightLaw::rademacher, igb::WeightLaw::orthogonal}) {
+        request.weights = law;
+        const ForwardResult one = run<T>(false, request, 1);
+        CHECK(same_bits(one, run<T>(false, request, 3)));
+        for (const double gradient : one.gradient) CHECK(gradient > 0.0);
+        for (const double error : one.gradient_error) CHECK(error > 0.0);
+        std::int64_t nodes = 0, values = 0;
+        for (const HistogramEntry& entry : one.mu_counts) nodes += entry.count;
+        for (const HistogramEntry& entry : one.q_counts) values += entry.count;
+        CHECK(nodes == request.networks * request.depth * request.width);
+        CHECK(values == request.networks * request.depth * inputs);
+    }
+}
+
+void check_chunks(bool with_all) {
+    ForwardRequest request = small_request(with_all);
+    const ForwardResult whole = run<double>(false, request, 2);
     request.chunk = 3;
-    const Arrays parts = run<double>(false, request, 3);
-    for (std::size_t i = 0; i < whole.mu.size(); ++i) {
-        CHECK(std::abs(whole.mu[i] - parts.mu[i]) < 1e-12);
-        CHECK(std::abs(whole.var[i] - parts.var[i]) < 1e-12);
+    check_near(run<double>(false, request, 3), whole);
+}
+
+// Pieces, the first of one input alone.
+void check_pieces(bool with_all) {
+    const ForwardRequest request = small_request(with_all);
+    std::vector<double> values(inputs * 300);
+    for (std::size_t i = 0; i < values.size(); ++i) values[i] = std::sin(static_cast<double>(i * i % 1009));
+    InputsView view;
+    view.count = inputs;
+    view.f64 = values.data();
+    const ForwardResult whole = run<double>(false, request, 2, view);
+    for (const bool gaussian : {false, true}) {
+        const auto stream = igb::make_direct_stream(request, false);
+        ForwardResult pieces;
+        std::int64_t begin = 0;
+        for (const std::int64_t count : {1, 1, 6, 3}) {
+            InputsView piece;
+            piece.count = count;
+            if (!gaussian) piece.f64 = values.data() + begin * request.features;
+            Monitor monitor;
+            stream->take(piece, monitor);
+            if (begin == 0) CHECK_THROWS(std::invalid_argument, stream->finish(pieces));
+            begin += count;
+        }
+        stream->finish(pieces);
+        check_near(pieces, gaussian ? run<double>(false, request, 2) : whole);
     }
 }
 
 void check_given_inputs(bool gram) {
     ForwardRequest request = small_request();
-    std::vector<float> inputs(4 * 5);
-    for (std::size_t i = 0; i < inputs.size(); ++i) inputs[i] = static_cast<float>(std::sin(static_cast<double>(i)));
-    request.given_f32 = inputs.data();
-    request.inputs = 4;
+    std::vector<float> values(4 * 5);
+    for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(std::sin(static_cast<double>(i)));
     request.features = 5;
-    const Arrays arrays = run<float>(gram, request, 2);
-    for (const double value : arrays.values) CHECK(std::isfinite(value));
+    InputsView view;
+    view.count = 4;
+    view.f32 = values.data();
+    const ForwardResult result = run<float>(gram, request, 2, view);
+    for (const Estimate* estimate :
+         {&result.sigma_mu2, &result.sigma_y2, &result.gamma, &result.q, &result.c, &result.chi})
+        for (const double value : estimate->value) CHECK(std::isfinite(value));
 }
 
 void check_stop(bool gram) {
@@ -118,15 +190,18 @@ void check_stop(bool gram) {
     request.networks = 1;
     request.width = 64;
     request.features = 64;
-    request.inputs = 2;
+    request.per_node = false;
     igb::set_num_threads(2);
-    Arrays arrays(request, false);
+    ForwardResult result;
+    InputsView view;
+    view.count = 2;
+    result.resize(request, view.count);
     int calls = 0;
     Monitor monitor([&](double fraction) {
         CHECK(fraction >= 0.0 && fraction <= 1.0);
         return ++calls < 2;
     });
-    run<float>(gram, request, arrays, monitor);
+    run<float>(gram, request, view, result, monitor);
     CHECK(calls == 2);
     CHECK(monitor.stopped());
 }
@@ -140,6 +215,11 @@ int main() {
         check_given_inputs(gram);
         check_stop(gram);
     }
-    check_chunks();
+    check_all_parts<float>();
+    check_all_parts<double>();
+    for (const bool with_all : {false, true}) {
+        check_chunks(with_all);
+        check_pieces(with_all);
+    }
     return summary();
 }

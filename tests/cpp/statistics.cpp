@@ -33,16 +33,25 @@ void check_large_offset() {
 
 void check_node_sums() {
     igb::NodeSums left, right, whole;
-    left.add(1.0, 2.0, 3.0);
-    right.add(-2.0, 0.5, 1.0);
-    right.add(3.0, 1.5, 0.0);
-    whole.add(1.0, 2.0, 3.0);
-    whole.add(-2.0, 0.5, 1.0);
-    whole.add(3.0, 1.5, 0.0);
+    left.add(1.0, 2.0);
+    right.add(-2.0, 0.5);
+    right.add(3.0, 1.5);
+    whole.add(1.0, 2.0);
+    whole.add(-2.0, 0.5);
+    whole.add(3.0, 1.5);
     left.merge(right);
     CHECK(left.count == 3.0 && left.u == 2.0 && left.u2 == 14.0 && left.u3 == 20.0 && left.u4 == 98.0);
-    CHECK(left.v == 4.0 && left.v2 == 6.5 && left.uv == 5.5 && left.u2v == 17.5 && left.w == 4.0 && left.w2 == 10.0);
-    CHECK(left.u4 == whole.u4 && left.u2v == whole.u2v && left.w2 == whole.w2);
+    CHECK(left.v == 4.0 && left.v2 == 6.5 && left.uv == 5.5 && left.u2v == 17.5);
+    CHECK(left.u4 == whole.u4 && left.u2v == whole.u2v);
+}
+
+void check_slope_sums() {
+    igb::SlopeSums left, right;
+    left.add(3.0);
+    right.add(1.0);
+    right.add(0.0);
+    left.merge(right);
+    CHECK(left.count == 3.0 && left.w == 4.0 && left.w2 == 10.0);
 }
 
 }  // namespace
@@ -51,5 +60,6 @@ int main() {
     check_any_split();
     check_large_offset();
     check_node_sums();
+    check_slope_sums();
     return summary();
 }

@@ -32,9 +32,9 @@ constexpr bool single = std::is_same_v<T, float>;
 template <class T>
 void fill(const StreamId& id, std::uint32_t row, std::uint64_t begin, std::uint64_t count, T* out) {
     if constexpr (single<T>) {
-        igb::kernels().normals_f32(id, row, begin, count, out);
+        igb::kernels().tile_f32.normals(id, row, begin, count, out);
     } else {
-        igb::kernels().normals_f64(id, row, begin, count, out);
+        igb::kernels().tile_f64.normals(id, row, begin, count, out);
     }
 }
 

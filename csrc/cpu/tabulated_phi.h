@@ -1,0 +1,257 @@
+// A table as phi of one block of nodes: values, slopes, and differences phi(m + d) - phi(m) that are right relative to
+// themselves, however small d: they come from the series of phi', which is right where phi itself saturates.
+//
+// In the panel of m, d enters without being added to m. With F = int phi' = sum_k C_k T_k(t), t along the panel, and
+// the b_k of Clenshaw's recurrence at m,
+//     phi(m + d) - phi(m) = d F[m, m + d],   F[m, .] = b_1 + 2 sum_(k >= 1) b_(k+1) T_k,
+// a divided difference that is one more Chebyshev series, whose coefficients belong to the node. Where the table holds
+// phi' = x S, phi' vanishes at zero and so does the error: int x S = x^2 R, and
+//     phi(m + d) - phi(m) = d ((m + y) R(m) + y^2 R[m, y]),   y = m + d.
+// In another panel, phi(y) - phi(m) is what it says unless it cancels; there, the way from m to y is cut at the edges.
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+
+#include "core/activations.h"
+#include "core/config.h"
+#include "core/elementary.h"
+#include "cpu/activate.h"
+#include "cpu/table.h"
+#include "cpu/table_rules.h"
+
+namespace igb::inline IGB_ISA {
+
+// t in [-1, 1] along the panel; x is beyond its ends by rounding alone.
+IGB_HD double along_panel(double x, double low, double scale) {
+    double t = (x - low) * scale - 1.0;
+    t = t > 1.0 ? 1.0 : t;
+    return t < -1.0 ? -1.0 : t;
+}
+
+// R of int x S = x^2 R on a panel that touches zero (no other is held by_x): 2 R + x R' = S, solved from its last
+// coefficient on. side: 1 where the panel begins at zero, -1 where it ends there.
+inline void integrate_times_x(const double* s, double side, double* r) {
+    double here = 0.0, above = 0.0;  // coefficients k and k + 1 of R' (that of T_0 doubled)
+    for (int k = table_terms - 1; k >= 1; --k) {
+        r[k] = (s[k] - side * here - above) / (2.0 + k);
+        const double below = above + 2.0 * k * r[k];
+        above = here;
+        here = below;
+    }
+    r[0] = 0.5 * (s[0] - 0.5 * (side * here + above));
+}
+
+// phi(y) - phi(m) = (y - m) (at_zero (m + y) + (1 or, by_x, y^2) sum_k q_k T_k(t_y)), m and y in one panel: writes q_k
+// to q[k * stride] and returns at_zero.
+inline double expand_difference(const TableView& table, int panel, double m, double* q, int stride) {
+    const double* const c = table.series[1] + panel * table_terms;
+    const double low = table.edges[panel], scale = 2.0 / (table.edges[panel + 1] - low);
+    const bool by_x = table.by_x[1][panel] != 0;
+    double of[table_terms + 1] = {};  // F or R
+    if (by_x) {
+        integrate_times_x(c, low == 0.0 ? 1.0 : -1.0, of);
+    } else {
+        for (int k = 1; k <= table_terms; ++k) {
+            const double above = k + 1 < table_terms ? c[k + 1] : 0.0;
+            of[k] = (k == 1 ? c[0] - 0.5 * above : (c[k - 1] - above) / (2.0 * k));
+        }
+    }
+    const double t = along_panel(m, low, scale), unit = by_x ? scale : 1.0;
+    double b1 = 0.0, b2 = 0.0;
+    for (int k = table_terms; k >= 1; --k) {
+        const double b = of[k] + (2.0 * t * b1 - b2);
+        q[(k - 1) * stride] = (k == 1 ? b : 2.0 * b) * unit;
+        b2 = b1;
+        b1 = b;
+    }
+    return by_x ? of[0] + (t * b1 - b2) : 0.0;
+}
+
+// Lane by lane, sum_k c_k T_k(t): lane j of coefficient k is c[k * node_block + j].
+IGB_HD double sum_lane(const double* c, int j, double t) {
+    constexpr int block = static_cast<int>(node_block);
+    const double twice = t + t;
+    double b1 = c[(table_terms - 1) * block + j], b2 = 0.0;
+    for (int k = table_terms - 2; k >= 1; --k) {
+        const double b = c[k * block + j] + (twice * b1 - b2);
+        b2 = b1;
+        b1 = b;
+    }
+    return c[j] + (t * b1 - b2);
+}
+
+template <class T>
+class TabulatedPhi {
+public:
+    static constexpr int block = static_cast<int>(node_block);
+    static constexpr int group = 8;  // lanes that are worked on together where not all are
+
+    explicit TabulatedPhi(const TableView& table)
+        : table_(table), first_(table.edges[0]), last_(table.edges[table.panels]), stride_(1) {
+        while (2 * stride_ < table.panels) stride_ *= 2;
+    }
+
+    // The anchors of a block.
+    void start(const T* m, T* value, T* slope) {
+        for (int j = 0; j < block; ++j) {
+            const double given = static_cast<double>(m[j]), x = held(given);
+            left_[j] = x == given ? 0.0 : 1.0;
+            const int p = panel_of(table_, x);
+            m_[j] = x;
+            panel_[j] = p;
+            low_[j] = table_.edges[p];
+            high_[j] = table_.edges[p + 1];
+            scale_[j] = 2.0 / (high_[j] - low_[j]);
+            by_x_[j] = table_.by_x[1][p];
+            at_zero_[j] = expand_difference(table_, p, x, q_ + j, block);
+            for (int k = 0; k < table_terms; ++k) slopes_[k * block + j] = table_.series[1][p * table_terms + k];
+            double result;
+            evaluate<1>(table_, 0, p, &x, &result);
+            if (by_x_[j] != 0.0 && table_.by_x[0][p] != 0) result = x * x * at_zero_[j];
+            value_[j] = result;
+            value[j] = static_cast<T>(result);
+            evaluate<1>(table_, 1, p, &x, &result);
+            slope[j] = static_cast<T>(result);
+        }
+    }
+
+    // Finds phi(m + unit d) - phi(m) and phi'(m + unit d), for change() to hand out.
+    void look_at(const T* d, T unit) {
+        alignas(64) double step[block], y[block], other[block];
+#pragma omp simd
+        for (int j = 0; j < block; ++j) {
+            const double given = static_cast<double>(d[j] * unit), sum = m_[j] + given;
+            const double at = held(sum), below = sum_error(m_[j], given, sum);
+            y[j] = at;
+            step[j] = at == sum ? given : at - m_[j];
+            left_[j] = at == sum ? left_[j] : 1.0;
+            other[j] = (at < low_[j]) | (at >= high_[j]) | ((at == low_[j]) & (below < 0.0)) ? 1.0 : 0.0;
+        }
+#pragma omp simd
+        for (int j = 0; j < block; ++j) {
+            const double t = along_panel(y[j], low_[j], scale_[j]);
+            const double q = sum_lane(q_, j, t), s = sum_lane(slopes_, j, t);
+            const bool by_x = by_x_[j] != 0.0;
+            difference_[j] = step[j] * ((m_[j] + y[j]) * at_zero_[j] + (by_x ? y[j] * y[j] : 1.0) * q);
+            slope_[j] = by_x ? y[j] * s : s;
+        }
+        int count = 0, lanes[block + group];
+        for (int j = 0; j < block; ++j) {
+            lanes[count] = j;
+            count += static_cast<int>(other[j]);
+        }
+        if (count > 0) look_across(lanes, count, step, y);
+    }
+
+    Change<T> change(int j, T) const { return {static_cast<T>(difference_[j]), static_cast<T>(slope_[j])}; }
+
+    // Whether one of the first nodes of the block was beyond the edges.
+    bool left_table(std::int64_t nodes) const {
+        bool left = false;
+        for (int j = 0; j < block && j < nodes; ++j) left = left || left_[j] != 0.0;
+        return left;
+    }
+
+private:
+    // phi(y) - phi(m) of this size, relative to what phi is on the way, has lost nothing that T holds.
+    static constexpr double cancelled = std::is_same_v<T, float> ? 0x1p-20 : 0x1p-4;
+
+    const TableView& table_;
+    double first_, last_;
+    int stride_;  // the largest power of two below the number of panels
+    alignas(64) double m_[block], value_[block], low_[block], high_[block], scale_[block], at_zero_[block];
+    alignas(64) double difference_[block], slope_[block];
+    alignas(64) double q_[table_terms * block], slopes_[table_terms * block];
+    alignas(64) double by_x_[block], left_[block];
+    int panel_[block];
+
+    double held(double x) const { return !(x > first_) ? first_ : x > last_ ? last_ : x; }
+
+    // For the lanes whose m + d is in another panel.
+    void look_across(int* lanes, int count, const double* step, const double* y_of) {
+        alignas(64) double y[block], low[block], high[block], value[block], slope[block];
+        alignas(64) double value_by_x[block], slope_by_x[block];
+        alignas(64) double values[table_terms * block], slopes[table_terms * block];
+        int panel[block];
+        const double* const edges = table_.edges;
+        int padded = count;
+        for (; padded % group != 0; ++padded) lanes[padded] = lanes[0];
+        for (int i = 0; i < padded; ++i) {
+            y[i] = y_of[lanes[i]];
+            panel[i] = 0;
+        }
+        for (int by = stride_; by > 0; by /= 2) {  // halving, all lanes in step and without branches
+            for (int i = 0; i < padded; ++i) {
+                const int p = panel[i], next = p + by < table_.panels ? p + by : p;
+                panel[i] = p + (next - p) * static_cast<int>(edges[next] <= y[i]);
+            }
+        }
+        for (int i = 0; i < padded; ++i) {
+            const int j = lanes[i];
+            const double x = y[i];
+            int p = panel[i];
+            // m + d rounds up to an edge that it lies below.
+            if (x == edges[p] && step[j] - (x - m_[j]) < 0.0 && p > 0) --p;
+            panel[i] = p;
+            low[i] = edges[p];
+            high[i] = edges[p + 1];
+            value_by_x[i] = table_.by_x[0][p];
+            slope_by_x[i] = table_.by_x[1][p];
+            const double* const from = table_.series[0] + p * table_terms;
+            const double* const slope_from = table_.series[1] + p * table_terms;
+            for (int k = 0; k < table_terms; ++k) {
+                values[k * block + i] = from[k];
+                slopes[k * block + i] = slope_from[k];
+            }
+        }
+        for (int begin = 0; begin < padded; begin += group) {
+#pragma omp simd
+            for (int i = begin; i < begin + group; ++i) {
+                const double t = along_panel(y[i], low[i], 2.0 / (high[i] - low[i]));
+                value[i] = (value_by_x[i] != 0.0 ? y[i] : 1.0) * sum_lane(values, i, t);
+                slope[i] = (slope_by_x[i] != 0.0 ? y[i] : 1.0) * sum_lane(slopes, i, t);
+            }
+        }
+        for (int i = 0; i < count; ++i) {
+            const int j = lanes[i], p = panel[i];
+            if (p == panel_[j]) continue;  // the last edge belongs to the last panel
+            const double plain = value[i] - value_[j];
+            const double lost = cancelled * (table_.largest[0][p] + table_.largest[0][panel_[j]]);
+            difference_[j] = absolute(plain) < lost ? walk(j, step[j], y[i], p, plain, lost) : plain;
+            slope_[j] = slope[i];
+        }
+    }
+
+    // From m to y edge by edge; `plain` is as good where phi goes up and down by more than `lost` on the way.
+    double walk(int j, double step, double y, int to, double plain, double lost) const {
+        const int way = to > panel_[j] ? 1 : -1;
+        double from = m_[j], sum = 0.0, length = 0.0;
+        for (int p = panel_[j]; p != to; p += way) {
+            const double edge = table_.edges[way > 0 ? p + 1 : p];
+            const double rise = rise_within(p, from, edge, edge - from), jump = way * jump_at(edge);
+            sum += rise + jump;
+            length += absolute(rise) + absolute(jump);
+            if (length > lost) return plain;
+            from = edge;
+        }
+        return sum + rise_within(to, from, y, step - (from - m_[j]));
+    }
+
+    double rise_within(int panel, double from, double to, double step) const {
+        double q[table_terms * block];
+        const double at_zero = expand_difference(table_, panel, from, q, block);
+        const double low = table_.edges[panel], t = along_panel(to, low, 2.0 / (table_.edges[panel + 1] - low));
+        const double weight = table_.by_x[1][panel] != 0 ? to * to : 1.0;
+        return step * (at_zero * (from + to) + weight * sum_lane(q, 0, t));
+    }
+
+    double jump_at(double edge) const {
+        for (int k = 0; k < table_.kink_count; ++k) {
+            if (table_.kinks[k] == edge) return table_.jumps[k];
+        }
+        return 0.0;
+    }
+};
+
+}  // namespace igb::inline IGB_ISA
