@@ -266,3 +266,21 @@ def test_density_integrates_to_one(ds, name):
 def test_wrong_arguments(ds, call, error, message):
     with pytest.raises(error, match=message):
         call(ds)
+
+
+def test_zeros_have_quantile_zero():
+    with pytest.warns(RuntimeWarning, match="all inputs are equal"):
+        ds = igb.simulate(igb.Ensemble("tanh", 1.0), width=50, depth=2, inputs=np.ones((4, 3)), distributions=True)
+    assert (ds["var_quantile"].values == 0.0).all()
+    assert (distributions.quantiles(ds, "1-c", [0.0, 0.5, 1.0]).values == 0.0).all()
+    with pytest.raises(ValueError, match="var is 0 throughout layer 1: it has no density there"):
+        distributions.histogram(ds, "var", layer=1)
+
+
+def test_correlations_that_are_one_to_all_digits():
+    ens = igb.Ensemble("tanh", sigma_w2=0.5, sigma_b2=0.05)
+    ds = igb.simulate(ens, width=100, depth=80, inputs=5, distributions=True)
+    with pytest.raises(ValueError, match="c is 1 throughout layer 80: it has no density there; ask for '1-c'"):
+        distributions.histogram(ds, "c", layer=80)
+    density, edges = distributions.histogram(ds, "1-c", layer=80)
+    assert np.sum(density * np.diff(edges)) == pytest.approx(1.0)

@@ -392,6 +392,7 @@ def test_ctrl_c_stops_it(monkeypatch):
             "inputs must be a number of inputs with gradients=",
         ),
         ({"inputs": [np.ones((2, 3))] * 2}, TypeError, "inputs must be a number of inputs or an array here, got"),
+        ({"progress": 1}, TypeError, "progress must be None, True or False, got 1"),
         (
             {"ens": igb.Ensemble("relu", 1.0, pool=igb.MaxPool(3))},
             ValueError,

@@ -42,6 +42,47 @@ def test_direct_and_gram_have_the_same_law(law, weights):
     assert_same_law(statistics(direct), statistics(gram))
 
 
+@pytest.mark.parametrize("apart", [1e-2, 3e-4])
+def test_nearly_equal_inputs_stay_apart_in_single_precision(apart):
+    # Chaos tears them apart from the little that they differ by, less than products of single precision can tell.
+    generator = np.random.default_rng(8)
+    x = generator.normal(size=(3, 20))
+    x[2] = x[1] + apart * generator.normal(size=20)
+    reference = Reference(sigma_w2=6.0, sigma_b2=0.0, width=100, depth=16, inputs=x)
+    direct = reference.with_(method="direct", seed=11, dtype="float64").simulate(networks=300)
+    gram = reference.with_(method="gram", seed=12, dtype="float32").simulate(networks=300)
+    layers = (0, 7, 11, 15)
+    found = [
+        {f"{n} {layer}": run[n][:, layer] for n in ("c", "sigma_y2") for layer in layers} for run in (direct, gram)
+    ]
+    assert_same_law(*found)
+
+
+@pytest.mark.parametrize("method", ["direct", "gram"])
+@pytest.mark.parametrize("ensemble", [{}, {"pool": "max", "pool_size": 2}])
+def test_what_overflowed_stays_lost(method, ensemble):
+    reference = Reference(**{"activation": "relu", "sigma_w2": 16.0, "sigma_b2": 0.1, "width": 64, **ensemble})
+    run = reference.with_(method=method, depth=90, inputs=4, dtype="float32").simulate(networks=3)
+    for name in ("q", "sigma_mu2", "sigma_y2", "chi"):
+        lost = np.isnan(run[name])
+        assert lost[:, -1].all(), name
+        assert not lost[:, 0].any(), name
+        assert np.all(np.diff(lost.astype(int), axis=1) >= 0), name
+    np.testing.assert_array_equal(run["guess"], -1)
+
+
+@pytest.mark.parametrize("method", ["direct", "gram"])
+def test_an_input_that_goes_to_zero_has_no_correlation_and_no_say_in_c(method):
+    x = np.random.default_rng(9).normal(size=(5, 30))
+    x[3] = 0.0
+    without = np.delete(x, 3, axis=0)
+    reference = Reference(activation="relu", sigma_w2=2.0, sigma_b2=0.0, width=50, depth=4, method="direct")
+    runs = [reference.with_(inputs=given, dtype="float64").simulate() for given in (x, without)]
+    np.testing.assert_allclose(runs[0]["c"], runs[1]["c"], rtol=1e-10)
+    run = reference.with_(inputs=x, method=method, dtype="float32").simulate(networks=2)
+    assert np.isfinite(run["c"]).all()
+
+
 def both(reference: Reference, networks: int, **run) -> list[dict[str, np.ndarray]]:
     """Networks by each of the engines, with numbers of their own."""
     engines = (("direct", 11), ("gram", 12))

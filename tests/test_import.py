@@ -21,6 +21,17 @@ def test_import_is_light():
     assert result.stdout.strip() == "[]"
 
 
+def test_plot_comes_without_matplotlib():
+    code = (
+        "import sys, igbfast as igb; first = 'igbfast.plot' in sys.modules; "
+        "print(first, 'plot' in dir(igb), igb.plot.__name__, 'matplotlib' in sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "False True igbfast.plot False"
+    with pytest.raises(AttributeError, match="module 'igbfast' has no attribute 'plots'"):
+        igb.plots  # noqa: B018
+
+
 def test_public_names():
     promised = {
         *("Activation", "Ensemble", "FixedPoint", "Validation", "activations", "fixed_point", "get_num_threads"),

@@ -199,7 +199,7 @@ NAN[4, 7], HUGE[2] = np.nan, 1e200
         ([X, 3], "chunk 1 of inputs must be an array of shape (n, features), got 3"),
         ([X[:, :0]], "chunk 0 of inputs must be an array of shape (n, features), got an array of shape (10, 0)"),
         ([X, X, NAN], "inputs must be finite, got nan in row 4, column 7 of chunk 2"),
-        ([X, HUGE], "inputs must have a finite mean square, but that of row 2 of chunk 1 overflows"),
+        ([X, HUGE], "but that of row 2 of chunk 1 is inf: rescale them, or use normalize=True"),
     ],
 )
 def test_wrong_chunks(tanh_edge, chunks, message):
@@ -345,3 +345,43 @@ def test_an_input_of_zeros_cannot_be_normalized(tanh_edge):
         igb.simulate(tanh_edge, **LAYERS, inputs=x, normalize=True)
     with pytest.raises(ValueError, match="but row 3 of chunk 1 is"):
         igb.simulate(tanh_edge, **LAYERS, inputs=[X, x], normalize=True)
+
+
+# ---- Extreme sizes ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("dtype", "scale", "message"),
+    [
+        ("float32", 1e-16, "from 1e-30 to 1e+30 with dtype='float32', or be zero, but that of row 3 is 1e-32: "),
+        ("float32", 1e16, "row 3 is 1e+32: rescale them, or use normalize=True or dtype='float64'"),
+        ("float64", 1e-141, "from 1e-280 to 1e+280 with dtype='float64', or be zero, but that of row 3 is 1e-282: "),
+        ("float64", 1e-200, "row 3 is 0: rescale them, or use normalize=True"),
+        ("float64", 1e141, "row 3 is 1e+282: rescale them, or use normalize=True"),
+    ],
+)
+def test_inputs_of_extreme_size(tanh_edge, dtype, scale, message):
+    x = X.copy()
+    x[1] = 0.0
+    x[3] = scale
+    with pytest.raises(ValueError, match=re.escape(message)):
+        igb.simulate(tanh_edge, **LAYERS, inputs=x, dtype=dtype)
+    with pytest.raises(ValueError, match=re.escape(message.replace("row 3", "row 3 of chunk 1"))):
+        igb.simulate(tanh_edge, **LAYERS, inputs=[X, x], dtype=dtype)
+    x[1] = 1.0
+    assert igb.simulate(tanh_edge, **LAYERS, inputs=x, dtype=dtype, normalize=True).attrs["inputs"] == 10
+
+
+# ---- What is easily mistaken -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("labels", [np.zeros(10, int), [0] * 10])
+def test_labels_beside_the_inputs_without_a_list(tanh_edge, labels):
+    with pytest.raises(ValueError, match=r"inputs=x, labels=labels, or come in pairs, inputs=\[\(x, labels\)\]"):
+        igb.simulate(tanh_edge, **LAYERS, inputs=(X, labels), gradients="cross_entropy")
+
+
+def test_sparse_chunks(tanh_edge):
+    sparse = pytest.importorskip("scipy.sparse")
+    with pytest.raises(TypeError, match=r"chunk 1 of inputs must be .*, got a sparse one .*: use .toarray\(\)"):
+        igb.simulate(tanh_edge, **LAYERS, inputs=iter([X, sparse.csr_matrix(X)]))

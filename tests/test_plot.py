@@ -334,6 +334,18 @@ def test_gradients_that_vanish_leave_the_others_visible(backward, left):
     assert high / low < 1e22
     others = line_labelled(ax, "others").get_ydata()
     assert ((low < others) & (others < high)).all()
+    assert line_labelled(ax, "below").get_xdata().tolist() == ds.layer.values.tolist()
+
+
+def test_gradients_that_are_decades_smaller_are_in_sight(backward):
+    _, ds = backward
+    small = ds.assign(gradient_class=ds.gradient_class * xr.where(ds["class"] == ds.favoured, 1e-50, 1.0))
+    ax = igb.plot.gradients_by_class(small)
+    low, high = ax.get_ylim()
+    for label in ("favoured", "others"):
+        points = line_labelled(ax, label).get_ydata()
+        assert ((low < points) & (points < high)).all()
+    assert not any("below" in str(line.get_label()) for line in ax.lines)
 
 
 def test_gradients_by_class_without_a_label_of_the_favoured_one(backward):
@@ -432,6 +444,8 @@ def test_finite_width_without_anything_measured(departures):
             "ens must be left out for given inputs",
         ),
         (lambda ds, ens: igb.plot.gradients_by_class(ds[["gradient"]]), ValueError, "has no gradient_class"),
+        (lambda ds, ens: igb.plot.gradients(ds.isel(network=0)), ValueError, r"use dataset.isel\(network=\[0\]\)"),
+        (lambda ds, ens: igb.plot.gradients_by_class(ds.isel(network=0)), ValueError, r"the dimension network"),
         (lambda ds, ens: igb.plot.distributions(ds[["gradient"]]), ValueError, "has no mu_counts"),
         (lambda ds, ens: igb.plot.finite_width(ds), ValueError, "has no departure"),
     ],

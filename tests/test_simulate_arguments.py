@@ -2,14 +2,17 @@
 
 import io
 import os
+import pathlib
 import re
 import signal
 import sys
 import threading
 import time
+import warnings
 
 import numpy as np
 import pytest
+import scipy.sparse
 import xarray as xr
 
 import igbfast as igb
@@ -324,7 +327,7 @@ def changed(row, column, value):
         ({"inputs": [[1.0, 2.0], [3.0]]}, "inputs must be a number or an array .*, got rows that differ"),
         ({"inputs": changed(2, 1, np.nan)}, "inputs must be finite, got nan in row 2, column 1"),
         ({"inputs": changed(0, 3, -np.inf)}, "inputs must be finite, got -inf in row 0, column 3"),
-        ({"inputs": changed(1, 0, 1e200)}, "inputs must have a finite mean square, but that of row 1 overflows"),
+        ({"inputs": changed(1, 0, 1e200)}, "inputs must have a mean square from 1e-30 to 1e\\+30 .* of row 1 is inf: "),
         ({"method": "grm"}, "method must be one of 'auto', 'direct', 'gram', got 'grm'; did you mean 'gram'?"),
         ({"gradients": "crossentropy"}, "gradients must be one of .*, got 'crossentropy'; did you mean 'cross_entro"),
         ({"classes": 1}, "classes must be an integer from 2 to 1048576, got 1"),
@@ -365,6 +368,14 @@ def test_values_out_of_range(tanh_edge, arguments, message):
         ({"classes": 10.0}, "classes must be an integer .*, got 10.0"),
         ({"distributions": None}, "distributions must be True or False, got None"),
         ({"normalize": "yes"}, "normalize must be True or False, got 'yes'"),
+        ({"progress": "yes"}, "progress must be None, True or False, got 'yes'"),
+        ({"progress": 0}, "progress must be None, True or False, got 0"),
+        ({"inputs": scipy.sparse.csr_array(X)}, r"got a sparse one \(csr_array\): use .toarray\(\)"),
+        (
+            {"inputs": ["a.npy", "b.npy"]},
+            r"inputs must be .*, got 'a.npy'; numpy.load\(name, mmap_mode='r'\) maps a file",
+        ),
+        ({"inputs": pathlib.Path("a.npy")}, "inputs must be .*a.npy.*; numpy.load"),
     ],
 )
 def test_wrong_types(tanh_edge, arguments, message):
@@ -462,6 +473,36 @@ def test_more_nodes_than_can_be_kept_between_chunks(tanh_edge):
     assert str(error.value).endswith("use fewer networks or layers")
 
 
+@pytest.mark.usefixtures("no_work", "one_gib")
+@pytest.mark.parametrize(
+    ("settings", "arguments", "what", "remedy"),
+    [
+        (
+            {},
+            {"networks": 10**6, "depth": 10**4},
+            "^the results of networks=1000000 and depth=10000 need",
+            "fewer of them",
+        ),
+        (
+            {"residual": 1.0},
+            {"width": 10**6, "depth": 100, "inputs": 50, "gradients": "readout", "method": "gram"},
+            "method='gram', residual=1, gradients='readout' and depth=100 needs",
+            "no gradients or fewer inputs",
+        ),
+        (
+            {},
+            {"width": 10**6, "inputs": 500, "method": "direct"},
+            "^inputs=500 at width=1000000 with method='direct' needs",
+            "method='gram' or fewer inputs",
+        ),
+    ],
+)
+def test_memory_errors_name_what_is_large(settings, arguments, what, remedy):
+    with pytest.raises(ValueError, match=what) as error:
+        igb.simulate(igb.Ensemble("tanh", 1.0, **settings), **(SMALL | arguments))
+    assert str(error.value).endswith(f"1 GiB are available: use {remedy}")
+
+
 @pytest.mark.usefixtures("one_gib")
 def test_auto_avoids_what_does_not_fit(tanh_edge, monkeypatch):
     need = {"gram": 2**31, "direct": 2**20}
@@ -556,6 +597,73 @@ def test_float32_is_told_of_float64():
     ens = igb.Ensemble("tanh", sigma_w2=0.05, sigma_b2=0.05)  # deeply ordered
     with pytest.warns(RuntimeWarning, match="dtype='float64' has a longer reach"):
         igb.simulate(ens, width=50, depth=100, inputs=5, dtype="float32")
+
+
+def test_layers_are_told_for_each_quantity():
+    ens = igb.Ensemble("tanh", sigma_w2=0.3)
+    message = (
+        r"^sigma_mu2, sigma_y2 and gamma overflowed or lost all digits in layers 1\d\d to 300 of 300, "
+        r"and q, c and chi in layers 1\d\d to 300: they are not finite there; dtype='float64'"
+    )
+    with pytest.warns(RuntimeWarning, match=message) as caught:
+        ds = igb.simulate(ens, width=50, depth=300, inputs=5)
+    first = [int(np.isnan(ds[name].values[0]).argmax()) + 1 for name in ("sigma_y2", "q")]
+    assert re.findall(r"layers (\d+) to", str(caught[0].message)) == [str(layer) for layer in first]
+
+
+def test_equal_inputs_are_no_matter_of_precision(tanh_edge):
+    with pytest.warns(RuntimeWarning, match=r"^all inputs are equal \(in float32\)") as caught:
+        igb.simulate(tanh_edge, width=50, depth=3, inputs=np.ones((3, 20)))
+    assert len(caught) == 1
+    assert str(caught[0].message).endswith("sigma_y2 is 0, and gamma has no value in layers 1 to 3 of 3")
+
+
+def test_an_input_of_zeros_has_no_correlation():
+    relu = igb.Ensemble("relu", 2.0)
+    x = np.eye(4)
+    x[2] = 0.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ds = igb.simulate(relu, width=50, depth=3, inputs=x)
+    assert bool(np.isfinite(ds["c"]).all())
+    with pytest.warns(RuntimeWarning, match="^fewer than two inputs are left that are not 0: c has no value in layers"):
+        ds = igb.simulate(relu, width=50, depth=3, inputs=x[2:])
+    assert bool(np.isnan(ds["c"]).all())
+    assert bool(np.isfinite(ds["gamma"]).all())
+
+
+# --- networks together
+
+
+def labelled_by(ens, labels, **arguments):
+    kwargs = {"width": 40, "depth": 4, "inputs": 12, "networks": 12, "gradients": "cross_entropy", "classes": 3}
+    return igb.simulate(ens, **kwargs, labels=labels, **arguments)
+
+
+def test_networks_without_inputs_of_the_favoured_class_are_left_out(tanh_edge):
+    ds = labelled_by(tanh_edge, [0] * 6 + [1] * 6)
+    with_some = np.flatnonzero(ds["favoured"] < 2)
+    assert 2 < len(with_some) < 12
+    expected = np.log(ds["gradient_class"].values[with_some, :, ds["favoured"].values[with_some]])
+    mean = igb.network_mean(ds)
+    np.testing.assert_allclose(mean["log_gradient_favoured"], expected.mean(axis=0), rtol=1e-12)
+    error = expected.std(axis=0, ddof=1) / np.sqrt(len(with_some))
+    np.testing.assert_allclose(mean["log_gradient_favoured_se"], error, rtol=1e-12)
+    alone = igb.network_mean(ds.isel(network=ds["favoured"].values == 2))
+    assert bool(np.isnan(alone["log_gradient_favoured"]).all())
+    assert bool(np.isfinite(alone["log_gradient_others"]).all())
+
+
+def test_the_logarithm_of_a_vanished_gradient(tanh_edge):
+    ds = labelled_by(tanh_edge, [0, 1, 2] * 4)
+    ds["gradient_class"][3, 1] = 0.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        mean = igb.network_mean(ds)
+    for name in ("log_gradient_favoured", "log_gradient_others"):
+        assert mean[name][1] == -np.inf
+        assert np.isfinite(mean[name].values[[0, 2, 3]]).all()
+        assert np.isnan(mean[f"{name}_se"].values).tolist() == [False, True, False, False]
 
 
 # --- progress and Ctrl-C

@@ -249,7 +249,6 @@ public:
         request_ = request_of(options);
         set_phi(request_, options.required<Phi>("phi"));
         const bool single = is_single(options.optional<std::string>("dtype", "float32"));
-        require(options.optional<std::int64_t>("features", 0) >= 0, "features must not be negative");
         options.finish();
         check(request_);
         stream_ = make_direct_stream(request_, single);

@@ -49,15 +49,15 @@ template <class T>
 struct Relu {
     static constexpr bool smooth = false, odd = false;
 
-    IGB_HD T value(T x) const { return x > T{0} ? x : T{0}; }
+    IGB_HD T value(T x) const { return T{0} > x ? T{0} : x; }  // nan stays nan
     IGB_HD T slope(T x) const { return x > T{0} ? T{1} : T{0}; }
     IGB_HD T curvature(T) const { return T{0}; }
     IGB_HD T anchor(T) const { return T{0}; }
 
     IGB_HD Change<T> change(T m, T, T d) const {
         const T y = m + d;
-        const T from_above = d > -m ? d : -m;
-        const T from_below = y > T{0} ? y : T{0};
+        const T from_above = -m > d ? -m : d;
+        const T from_below = T{0} > y ? T{0} : y;
         return {m > T{0} ? from_above : from_below, slope(y)};
     }
 };

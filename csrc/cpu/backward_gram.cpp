@@ -74,11 +74,6 @@ CovarianceFactor leading_factor(Size rows, Size order, const Matrix& lower, doub
 }
 
 template <class T>
-void add_to(const AlignedVector<T>& from, Matrix& to) {
-    for (std::size_t i = 0; i < to.size(); ++i) to[i] += static_cast<double>(from[i]);
-}
-
-template <class T>
 class GramBackward {
 public:
     GramBackward(GramRun<T>& run, Size first, std::vector<GramState<T>>& states)
@@ -246,10 +241,8 @@ private:
     }
 
     void commit(GramState<T>& state, bool for_layer_below, const GramScratch<T>& w) const {
-        for (Size b = 0; b < inputs_; ++b)
-            for (Size a = b; a < inputs_; ++a)
-                state.squares[at(b * inputs_ + a)] += static_cast<double>(w.squares[at(b * inputs_ + a)]);
-        if (for_layer_below) add_to(w.from_above, state.from_above);
+        add_lower(inputs_, w.squares.data(), state.squares.data());
+        if (for_layer_below) add_all(w.from_above, state.from_above);
         state.nodes.merge(w.nodes);
     }
 

@@ -98,8 +98,11 @@ void covariance_factor(Size n, const double* products, double gain, double accur
         factor.pivots = pivoted_cholesky(n, correlations.data(), tolerance, largest_rank, l);
     }
     factor.columns.clear();
+    factor.smallest = 1.0;
     for (Size k = 0; k < n; ++k) {
         double* const column = l + k * n;
+        const double pivot = column[factor.pivots[at(k)]];
+        factor.smallest = std::min(factor.smallest, pivot * pivot);
         for (Size i = 0; i < n; ++i) column[i] *= scale[at(i)];
         if (column[factor.pivots[at(k)]] > 0.0) factor.columns.push_back(k);
     }

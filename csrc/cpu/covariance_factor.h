@@ -13,6 +13,7 @@ struct CovarianceFactor {
     std::vector<Size> pivots;   // column k of L starts at row pivots[k]: L_(pivots) is lower triangular
     std::vector<Size> columns;  // the columns that are not zero, in increasing order
     bool triangular = true;     // pivots[k] = k
+    double smallest = 1.0;      // pivot, as a share of its variance: what its row has that no row before has
 
     Size rank() const { return static_cast<Size>(columns.size()); }
 };

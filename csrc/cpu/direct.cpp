@@ -99,7 +99,7 @@ void LayerRecord::clear(const ForwardRequest& request) {
     slope2.assign(at(request.pools()), 0.0);
     if (request.loss != Loss::none) gradient2.assign(width, 0.0);
     q_sum = 0.0;
-    inputs = 0;
+    inputs = directions = 0;
     digits_kept = true;
 }
 

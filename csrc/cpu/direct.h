@@ -78,8 +78,8 @@ struct LayerRecord {
     std::vector<double> gradient2;          // by node, summed over the inputs, times 4^-gradient_exponent
     int gradient_exponent = 0;
     double q_sum = 0.0;
-    Size inputs = 0;
-    TileUnits units;  // of the last chunk
+    Size inputs = 0, directions = 0;  // directions: of inputs that are not zero
+    TileUnits units;                  // of the last chunk
     bool digits_kept = true;
     std::map<std::uint16_t, std::int64_t> q_counts, c_counts;  // by the bins of Histogram
     std::vector<double> gradient;                              // by input

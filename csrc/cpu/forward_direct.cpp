@@ -72,6 +72,7 @@ void count_pairs(const ColumnSums& sums, double ratio, const double* pairs, cons
     for (Size b = first_column; b < columns; ++b) {
         for (Size a = b + 1; a < columns; ++a) {
             const double aa = product(a, a), bb = product(b, b), n_a = norms[at(a)], n_b = norms[at(b)];
+            if (n_a == 0.0 || n_b == 0.0) continue;
             const double longer = (2.0 * (with_origin(a) - with_origin(b)) + aa - bb) / (n_a + n_b);
             const double apart = aa + bb - 2.0 * product(a, b);
             histogram.add(std::max(apart - longer * longer, 0.0) / (2.0 * n_a * n_b));
@@ -303,13 +304,15 @@ private:
         for (Size a = 0; a < chunk.columns(); ++a) {
             const double cross = a == 0 ? 0.0 : ratio * sums.with_origin[at(a)];
             const double square = a == 0 ? 0.0 : ratio * ratio * sums.squares[at(a)];
-            const double length2 = sums.squares[0] + 2.0 * cross + square;
+            const double length2 = squared_length<T>(sums.squares[0], cross, square);
             lengths[at(a)] = std::sqrt(length2);
             if (a > 0) differences += sums.squares[at(a)];
             if (a < chunk.first_column) continue;
             const double q = now.units.origin * now.units.origin * length2 / width;
             record.q_sum += q;
             if (request_.distributions) s.histogram.add(q);
+            if (length2 == 0.0) continue;
+            ++record.directions;
             state.weights[0] += 1.0 / lengths[at(a)];
             if (a > 0) state.weights[at(a)] = ratio / lengths[at(a)];
         }
@@ -457,8 +460,9 @@ private:
         for (const double slope2 : record.slope2) sums.chi.add(slope2 / inputs);
         sums.q_sum = record.q_sum / (origin * origin);
         sums.q_count = inputs;
-        sums.c_sum = length2 - inputs;  // |sum of directions|^2, less those with themselves, counts every pair twice
-        sums.c_count = inputs * (inputs - 1.0);
+        const double directions = static_cast<double>(record.directions);
+        sums.c_sum = length2 - directions;  // |their sum|^2, less those with themselves, counts every pair twice
+        sums.c_count = directions * (directions - 1.0);
         write_estimates(request_, record.inputs, sums, record.digits_kept, index, result);
         if (request_.loss == Loss::none) return;
         std::copy(record.gradient.begin(), record.gradient.end(), result.gradient.begin() + index * result.inputs);

@@ -31,29 +31,21 @@ void pair_products(const TileShape& shape, Size members, Size columns, const T* 
                       out, at(columns));
 }
 
-template <class T>
-void add_lower(Size n, const T* from, double* to) {
-    for (Size b = 0; b < n; ++b)
-        for (Size a = b; a < n; ++a) to[b * n + a] += static_cast<double>(from[b * n + a]);
-}
-
-template <class T>
-void add_all(const AlignedVector<T>& from, std::vector<double>& to) {
-    for (std::size_t i = 0; i < to.size(); ++i) to[i] += static_cast<double>(from[i]);
-}
-
 // q_aa over the inputs and c over their pairs, from y^T y.
+template <class T>
 void sum_pairs(const std::vector<double>& products, Size inputs, Size width, LayerSums& sums,
                LayerHistograms* histograms) {
     const double ratio = sums.units.difference / sums.units.origin, n = static_cast<double>(width);
     const double unit2 = sums.units.origin * sums.units.origin, scale = ratio * ratio / n;
     std::vector<double> cross(at(inputs)), square(at(inputs)), norm(at(inputs)), inverse(at(inputs));
     const double origin = products[0] / n;
+    double directions = 0.0;
     for (Size a = 0; a < inputs; ++a) {
         cross[at(a)] = a == 0 ? 0.0 : ratio * products[at(a)] / n;
         square[at(a)] = a == 0 ? 0.0 : scale * products[at(a * inputs + a)];
-        norm[at(a)] = origin + 2.0 * cross[at(a)] + square[at(a)];
-        inverse[at(a)] = 1.0 / std::sqrt(norm[at(a)]);
+        norm[at(a)] = squared_length<T>(origin, cross[at(a)], square[at(a)]);
+        inverse[at(a)] = norm[at(a)] == 0.0 ? 0.0 : 1.0 / std::sqrt(norm[at(a)]);
+        directions += norm[at(a)] == 0.0 ? 0.0 : 1.0;
         sums.q_sum += norm[at(a)];
         if (histograms != nullptr) histograms->q.add(unit2 * norm[at(a)]);
     }
@@ -63,7 +55,7 @@ void sum_pairs(const std::vector<double>& products, Size inputs, Size width, Lay
         for (Size a = b + 1; a < inputs; ++a) {
             const double product = b == 0 ? 0.0 : scale * products[at(b * inputs + a)];
             row += (origin + cross[at(a)] + cross[at(b)] + product) * inverse[at(a)];
-            if (histograms == nullptr) continue;
+            if (histograms == nullptr || inverse[at(a)] == 0.0 || inverse[at(b)] == 0.0) continue;
             // |y_a - y_b|^2 less the difference of the lengths, squared: nothing cancels next to c = 1.
             const double apart2 = square[at(a)] + square[at(b)] - 2.0 * product;
             const double longer2 = 2.0 * (cross[at(a)] - cross[at(b)]) + (square[at(a)] - square[at(b)]);
@@ -71,8 +63,8 @@ void sum_pairs(const std::vector<double>& products, Size inputs, Size width, Lay
             histograms->c.add(std::max(0.5 * (apart2 - longer * longer) * inverse[at(a)] * inverse[at(b)], 0.0));
         }
         sums.c_sum += row * inverse[at(b)];
-        sums.c_count += static_cast<double>(inputs - 1 - b);
     }
+    sums.c_count = 0.5 * directions * (directions - 1.0);
 }
 
 template <class T>
@@ -114,7 +106,9 @@ public:
         const double nodes = static_cast<double>(Tiling{request.pools(), tile}.tiles() * tile * request.members());
         const double kept =
             held ? nodes * static_cast<double>(inputs) * sizeof(T) * (layers + (back ? 2.0 : 0.0)) : 0.0;
-        return layers * each + kept + square * sizeof(double) * (back ? 7.0 : 3.0);
+        const double head = static_cast<double>(request.outputs() * inputs) * (3.0 * sizeof(T) + 5.0 * sizeof(double));
+        const double bins = request.distributions ? 4.0 * 65536.0 * sizeof(std::int64_t) : 0.0;
+        return layers * each + kept + head + bins + square * sizeof(double) * (back ? 16.0 : 5.0);
     }
 
 private:
@@ -130,11 +124,11 @@ private:
                 const TileShape shape{n, inputs_, run_.tile};
                 load_inputs(request_, run_.view, run_.network(first + static_cast<Size>(g)), all, 0, nullptr, begin, n,
                             w.s.tile.data(), run_.tile);
-                pair_products(shape, 1, inputs_, w.s.tile.data(), w.products.data());
+                wide_products(shape, 1, w.s.tile, w);
                 run_.monitor.advance(1.0);
             },
             [&](std::size_t g, std::size_t, int worker) {
-                add_lower(inputs_, run_.scratch[at(worker)].products.data(), states[g].products.data());
+                add_lower(inputs_, run_.scratch[at(worker)].wide_products.data(), states[g].products.data());
             });
         for (auto& state : states) {
             state.sums.norms = {state.products[0], 0.0};
@@ -151,6 +145,7 @@ private:
         state.pairs.assign(at(inputs_ * inputs_), 0.0);
         state.column_sums.assign(at(inputs_), 0.0);
         state.units = {};
+        state.fine = true;
         state.y_origin = state.y_difference = 0.0;
     }
 
@@ -203,9 +198,16 @@ private:
         std::fill(state.column_sums.begin(), state.column_sums.end(), 0.0);
     }
 
-    void set_factor(const GramState<T>& state, GramLayer<T>& now, Size layer) const {
-        covariance_factor(inputs_, state.products.data(), run_.gain(layer), double{std::numeric_limits<T>::epsilon()},
+    // Products in single precision know what an input has of its own to some 1e-7 of its variance. Where that is
+    // little, those of the next layer are summed in double, as those of the inputs are: what remains is the rounding
+    // of x itself.
+    void set_factor(GramState<T>& state, GramLayer<T>& now, Size layer) const {
+        constexpr double rounding = double{std::numeric_limits<T>::epsilon()};
+        const double accuracy =
+            state.fine ? std::max(rounding * rounding, std::numeric_limits<double>::epsilon()) : rounding;
+        covariance_factor(inputs_, state.products.data(), run_.gain(layer), accuracy,
                           std::min(inputs_, request_.fan_in(layer)), now.factor);
+        state.fine = rounding > std::numeric_limits<double>::epsilon() && now.factor.smallest < 1e-3;
         now.draw.resize(now.factor.l.size());
         for (std::size_t i = 0; i < now.draw.size(); ++i) now.draw[i] = static_cast<T>(now.factor.l[i]);
     }
@@ -225,7 +227,7 @@ private:
                 const std::uint32_t network = run_.network(first + static_cast<Size>(g));
                 if (t < tiles) {
                     run_.fill(network, layer, Stream::gram, t, inputs_, run_.layout.members, w.normals.data());
-                    frame_products(run_.shape(t), w);
+                    wide_products(run_.shape(t), run_.layout.members, w.normals, w);
                     run_.monitor.advance(1.0);
                 } else {
                     const Size begin = run_.layout.members * run_.layout.stride + beyond.begin(t - tiles);
@@ -234,21 +236,22 @@ private:
                     for (Size a = 0; a < inputs_; ++a)
                         fill_normals(id, static_cast<std::uint32_t>(a), begin, shape.nodes,
                                      w.normals.data() + a * shape.ld);
-                    frame_products(shape, w);
+                    wide_products(shape, 1, w.normals, w);
                 }
             },
             [&](std::size_t g, std::size_t, int worker) {
-                add_lower(inputs_, run_.scratch[at(worker)].frame_products.data(), products[g].data());
+                add_lower(inputs_, run_.scratch[at(worker)].wide_products.data(), products[g].data());
             });
         parallel_for(states.size(), run_.workers, [&](std::size_t g, int) {
             set_frame(state_layer(states[g], layer), products[g], static_cast<double>(run_.order(layer)));
         });
     }
 
-    // In double: of as many inputs as nodes, the smallest directions are lost in products of single precision.
-    void frame_products(const TileShape& shape, GramScratch<T>& w) const {
-        w.wide.assign(w.normals.begin(), w.normals.begin() + shape.ld * inputs_);
-        pair_products(shape, shape.members, inputs_, w.wide.data(), w.frame_products.data());
+    // Products in double, where directions that are small count: of inputs that are nearly the same, and of the normals
+    // of orthogonal weights.
+    void wide_products(const TileShape& shape, Size members, const AlignedVector<T>& tile, GramScratch<T>& w) const {
+        w.wide.assign(tile.begin(), tile.begin() + shape.ld * inputs_);
+        pair_products(shape, members, inputs_, w.wide.data(), w.wide_products.data());
     }
 
     void set_frame(GramLayer<T>& now, const std::vector<double>& products, double order) const {
@@ -306,7 +309,7 @@ private:
             for (Size s = 0; s < shape.members; ++s)
                 add_column_sums(shape.nodes, inputs_, y + s * shape.member, shape.ld, w.column_sums.data());
         } else {
-            activate(now, row, layer, t, w);
+            activate(state.fine, now, row, layer, t, w);
         }
     }
 
@@ -323,11 +326,15 @@ private:
     }
 
     // x of a tile whose y is in s.tile, and what the next layer and the way back want to know of it.
-    void activate(const GramLayer<T>& now, Size row, Size layer, Size t, GramScratch<T>& w) {
+    void activate(bool fine, const GramLayer<T>& now, Size row, Size layer, Size t, GramScratch<T>& w) {
         const TileShape shape = run_.shape(t);
         apply_nonlinearity(run_.nonlinearity, shape, request_.layernorm ? &now.norm : nullptr, now.units, now.out,
                            false, w.s);
-        pair_products(shape, 1, inputs_, w.s.tile.data(), w.products.data());
+        if (fine) {
+            wide_products(shape, 1, w.s.tile, w);
+        } else {
+            pair_products(shape, 1, inputs_, w.s.tile.data(), w.products.data());
+        }
         if (!run_.back) return;
         const Size e = run_.fresh_columns(layer);
         const bool all_rows = run_.fresh_is_orthogonal(layer);
@@ -344,7 +351,11 @@ private:
                        request_.per_node ? run_.result.mu.data() + node : nullptr,
                        request_.per_node ? run_.result.var.data() + node : nullptr,
                        request_.distributions ? &state.histograms : nullptr);
-        add_lower(inputs_, w.products.data(), state.products.data());
+        if (state.fine) {
+            add_lower(inputs_, w.wide_products.data(), state.products.data());
+        } else {
+            add_lower(inputs_, w.products.data(), state.products.data());
+        }
         state.sums.nodes.merge(w.s.nodes);
         state.sums.chi.merge(w.s.chi);
         state.sums.norms.origin += w.s.norms.origin;
@@ -372,7 +383,7 @@ private:
                 const Size t = static_cast<Size>(index);
                 std::memcpy(w.s.tile.data(), run_.held_tile(states[g].held[run_.slot(layer)], t),
                             at(run_.ld() * inputs_) * sizeof(T));
-                activate(state_layer(states[g], layer), first + static_cast<Size>(g), layer, t, w);
+                activate(states[g].fine, state_layer(states[g], layer), first + static_cast<Size>(g), layer, t, w);
                 run_.monitor.advance(1.0);
             },
             [&](std::size_t g, std::size_t t, int worker) {
@@ -383,8 +394,8 @@ private:
     }
 
     void end_layer(GramState<T>& state, const GramLayer<T>& now, Size row, Size layer) const {
-        sum_pairs(state.pairs, inputs_, request_.width, state.sums,
-                  request_.distributions ? &state.histograms : nullptr);
+        sum_pairs<T>(state.pairs, inputs_, request_.width, state.sums,
+                     request_.distributions ? &state.histograms : nullptr);
         write_estimates(request_, inputs_, state.sums, keeps_digits<T>(now.units), row * request_.depth + layer - 1,
                         run_.result);
         if (request_.residual > 0.0) {
@@ -434,15 +445,18 @@ bool holds_layers(const ForwardRequest& request) { return request.residual > 0.0
 
 // A tile with room for everything that the way back needs stays in the second-level cache.
 Size tile_of(const ForwardRequest& request, Size inputs, std::size_t element_size) {
-    return choose_tile(request, request.loss == Loss::none ? inputs : 2 * inputs, element_size);
+    return choose_tile(request, request.loss == Loss::none ? inputs : inputs + std::max(inputs, request.outputs()),
+                       element_size);
 }
 
 template <class T>
 double scratch_bytes(const ForwardRequest& request, Size inputs, Size tile) {
-    const double square = static_cast<double>(inputs) * static_cast<double>(inputs);
-    const double rows = static_cast<double>(tile * request.members() * inputs);
     const bool back = request.loss != Loss::none;
-    return (rows * (back ? 6.0 : 2.0) + square * (back ? 5.0 : 2.0)) * sizeof(T);
+    const double n = static_cast<double>(inputs);
+    const double columns = back ? std::max(n, static_cast<double>(request.outputs())) : n;
+    const double rows = static_cast<double>(tile * request.members());
+    const double wide = (rows + n) * n * sizeof(double);
+    return (rows * columns * (back ? 6.0 : 2.0) + n * columns * (back ? 5.0 : 2.0)) * sizeof(T) + wide;
 }
 
 }  // namespace
@@ -458,7 +472,7 @@ GramRun<T>::GramRun(const ForwardRequest& r, const InputsView& v, ForwardResult&
         w.s = TileScratch<T>(request, nonlinearity, tile, inputs, back);
         w.normals.resize(at(ld() * columns));
         w.column_sums.resize(at(inputs));
-        w.frame_products.resize(orthogonal ? at(inputs * inputs) : 0);
+        w.wide_products.resize(at(inputs * inputs));
         for (AlignedVector<T>* matrix : {&w.pairs, &w.products}) matrix->resize(at(inputs * inputs));
         if (!back) continue;
         w.s.tile.resize(at(ld() * (inputs + columns)));

@@ -53,7 +53,8 @@ std::vector<std::int32_t> labels_of(const ForwardRequest& request, std::uint32_t
 void guess_classes(Size inputs, Size classes, const double* logits, std::int32_t* guess) {
     for (Size a = 0; a < inputs; ++a) {
         const double* const z = logits + a * classes;
-        guess[a] = static_cast<std::int32_t>(std::max_element(z, z + classes) - z);
+        const bool lost = std::any_of(z, z + classes, [](double logit) { return std::isnan(logit); });
+        guess[a] = lost ? -1 : static_cast<std::int32_t>(std::max_element(z, z + classes) - z);
     }
 }
 

@@ -14,7 +14,7 @@ namespace igb {
 std::vector<std::int32_t> labels_of(const ForwardRequest&, std::uint32_t network, const std::int32_t* given, Size first,
                                     Size count);
 
-// logits: (input, output), row-major, absolute. The class of the largest logit of each input.
+// logits: (input, output), row-major, absolute. The class of the largest logit of each input; -1 if one is nan.
 void guess_classes(Size inputs, Size classes, const double* logits, std::int32_t* guess);
 
 // Mean squared gradients by input, and the powers of two that hold them.

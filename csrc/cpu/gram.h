@@ -29,6 +29,7 @@ struct GramState {
     std::vector<GramLayer<T>> layers;    // all of them if there is a way back, else one, used again and again
     std::vector<AlignedVector<T>> held;  // y of those layers, tile by tile, where a layer needs more than its own nodes
     std::vector<double> products, pairs;        // x^T x of the last activations, y^T y, lower triangles, in their units
+    bool fine = true;                           // products are summed in double: some inputs are nearly the same
     std::vector<double> column_sums;            // of y over the nodes
     TileUnits units;                            // of the last activations
     TileUnits y_units;                          // of the layer below, for residual networks
@@ -56,10 +57,10 @@ struct GramState {
 
 template <class T>
 struct GramScratch {
-    TileScratch<T> s;                            // its tile has room for the columns of E behind those of the inputs
-    AlignedVector<T> normals;                    // G or Z of the tile
-    AlignedVector<T> back;                       // W^T delta of the tile
-    AlignedVector<double> wide, frame_products;  // of orthogonal weights
+    TileScratch<T> s;                           // its tile has room for the columns of E behind those of the inputs
+    AlignedVector<T> normals;                   // G or Z of the tile
+    AlignedVector<T> back;                      // W^T delta of the tile
+    AlignedVector<double> wide, wide_products;  // a tile, and its products, in double
     AlignedVector<T> pairs, products, fresh, fresh_squares, squares, from_above;
     std::vector<double> node_squares, column_sums, sum, sum_z;
     GradientNodes nodes;
@@ -97,6 +98,18 @@ struct GramRun {
     // W x + b of a tile into s.tile; leaves the normals in `normals` if they are wanted there.
     void draw(const GramLayer<T>&, Size row, Size layer, Size t, bool keep_normals, GramScratch<T>&) const;
 };
+
+// Lower triangles, and whole matrices, added to sums in double.
+template <class T>
+void add_lower(Size n, const T* from, double* to) {
+    for (Size b = 0; b < n; ++b)
+        for (Size a = b; a < n; ++a) to[b * n + a] += static_cast<double>(from[b * n + a]);
+}
+
+template <class T>
+void add_all(const AlignedVector<T>& from, std::vector<double>& to) {
+    for (std::size_t i = 0; i < to.size(); ++i) to[i] += static_cast<double>(from[i]);
+}
 
 // Squared gradients of every layer, for networks that went forward; rows = first + index of the state.
 template <class T>

@@ -2,6 +2,7 @@
 // the mantissa, so bins are 3 to 6 % wide at any scale and the same for every layer, network and run.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <vector>
@@ -19,20 +20,23 @@ public:
     }
     void add(double value, std::int64_t count = 1) {
         if (counts_.empty()) counts_.assign(std::size_t{1} << 16, 0);
-        counts_[bin(value)] += count;
+        const std::uint16_t where = bin(value);
+        if (counts_[where] == 0) occupied_.push_back(where);
+        counts_[where] += count;
     }
     // The bins that are not empty, in increasing order of the bin; then all are.
     void write(std::int64_t network, std::int64_t layer, std::vector<HistogramEntry>& to) {
-        for (std::size_t bin = 0; bin < counts_.size(); ++bin) {
-            if (counts_[bin] == 0) continue;
-            to.push_back({static_cast<std::int32_t>(network), static_cast<std::int32_t>(layer),
-                          static_cast<std::uint16_t>(bin), counts_[bin]});
-            counts_[bin] = 0;
+        std::sort(occupied_.begin(), occupied_.end());
+        for (const std::uint16_t where : occupied_) {
+            to.push_back({static_cast<std::int32_t>(network), static_cast<std::int32_t>(layer), where, counts_[where]});
+            counts_[where] = 0;
         }
+        occupied_.clear();
     }
 
 private:
     std::vector<std::int64_t> counts_;
+    std::vector<std::uint16_t> occupied_;
 };
 
 // Of one layer: node centres and variances, q_aa over the inputs, 1 - c over pairs of inputs.

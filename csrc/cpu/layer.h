@@ -136,6 +136,10 @@ TileUnits units_near(const TileUnits& now, double origin, double difference);
 template <class T>
 bool keeps_digits(const TileUnits& units);
 
+// |y_a|^2 = |y_0|^2 + 2 y_0 . d_a + |d_a|^2, and 0 where that is but rounding: an input that has gone to zero.
+template <class T>
+double squared_length(double origin, double cross, double difference);
+
 // Sums over one layer of one network.
 struct LayerSums {
     TileUnits units;                    // of the pre-activations that were summed
@@ -143,7 +147,7 @@ struct LayerSums {
     SlopeSums chi;                      // of squared slopes, over the pools
     TileNorms norms;                    // of the activations, in the units of what goes out
     double q_sum = 0.0, q_count = 0.0;  // of q_aa, in units.origin^2, over the inputs
-    double c_sum = 0.0, c_count = 0.0;  // of q_ab / sqrt(q_aa q_bb), over the pairs
+    double c_sum = 0.0, c_count = 0.0;  // of q_ab / sqrt(q_aa q_bb), over the pairs of inputs that are not zero
 };
 
 // Centre and variance of the nodes of a tile from the scratch's sums over all its columns, into scratch.nodes, and what

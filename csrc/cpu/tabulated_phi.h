@@ -96,7 +96,8 @@ public:
     void start(const T* m, T* value, T* slope) {
         for (int j = 0; j < block; ++j) {
             const double given = static_cast<double>(m[j]), x = held(given);
-            left_[j] = x == given ? 0.0 : 1.0;
+            const bool lost = !(given - given == 0.0);  // an overflow, which no longer table would mend
+            left_[j] = x == given || lost ? 0.0 : 1.0;
             const int p = panel_of(table_, x);
             m_[j] = x;
             panel_[j] = p;
@@ -110,7 +111,7 @@ public:
             evaluate<1>(table_, 0, p, &x, &result);
             if (by_x_[j] != 0.0 && table_.by_x[0][p] != 0) result = x * x * at_zero_[j];
             value_[j] = result;
-            value[j] = static_cast<T>(result);
+            value[j] = static_cast<T>(lost ? given - given : result);
             evaluate<1>(table_, 1, p, &x, &result);
             slope[j] = static_cast<T>(result);
         }
@@ -124,8 +125,9 @@ public:
             const double given = static_cast<double>(d[j] * unit), sum = m_[j] + given;
             const double at = held(sum), below = sum_error(m_[j], given, sum);
             y[j] = at;
-            step[j] = at == sum ? given : at - m_[j];
-            left_[j] = at == sum ? left_[j] : 1.0;
+            const double lost = sum - sum;  // nan after an overflow, else 0
+            step[j] = at == sum ? given : (at - m_[j]) + lost;
+            left_[j] = (at == sum) | !(lost == 0.0) ? left_[j] : 1.0;
             other[j] = (at < low_[j]) | (at >= high_[j]) | ((at == low_[j]) & (below < 0.0)) ? 1.0 : 0.0;
         }
 #pragma omp simd

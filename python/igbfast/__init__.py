@@ -10,6 +10,11 @@ Does the signal and its gradient survive depth, and which class does the network
 True
 """
 
+from __future__ import annotations
+
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+
 from . import activations, distributions, guessing, phases
 from ._core import config as _config
 from .activations import Activation
@@ -23,6 +28,11 @@ from .phases import edge_of_chaos, neutrality_line, phase_diagram
 from .pools import AvgPool, MaxPool, MinPool
 from .simulation import network_mean, simulate
 from .validation import Validation, validate
+
+if _TYPE_CHECKING:
+    from types import ModuleType as _ModuleType
+
+    from . import plot
 
 __all__ = [
     "Activation",
@@ -46,6 +56,7 @@ __all__ = [
     "neutrality_line",
     "phase_diagram",
     "phases",
+    "plot",
     "propagate",
     "set_num_threads",
     "show_config",
@@ -54,3 +65,14 @@ __all__ = [
 ]
 
 __version__: str = _config()["version"]
+
+
+def __getattr__(name: str) -> _ModuleType:
+    """`igbfast.plot` is imported when it is first asked for."""
+    if name == "plot":
+        return _import_module(".plot", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -6,6 +6,7 @@ or float64 of shape (n, features). Nothing large is copied whole.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -22,6 +23,9 @@ MAX_INPUTS = 2**31
 # The weights are drawn anew for every piece: it is large enough that this costs little, and small enough to hold.
 _PIECE_ROWS, _LEAST_ROWS, _PIECE_BYTES = 4096, 256, 64 * 2**20
 _SMALL = 64 * 2**20  # bytes that may be converted at once
+
+# The squares of a network's numbers have to stay inside the range of its arithmetic, for some layers at least.
+_MEAN_SQUARES = {"float32": (1e-30, 1e30), "float64": (1e-280, 1e280)}
 
 label_dtype = np.int32
 
@@ -46,7 +50,9 @@ class Gaussian:
 class Given:
     """An array, or what can be sliced like one; checked as a whole on creation, converted when asked for."""
 
-    def __init__(self, source: Any, normalize: bool = False, description: str = "given") -> None:
+    def __init__(
+        self, source: Any, normalize: bool = False, description: str = "given", dtype: str = "float64"
+    ) -> None:
         shape = tuple(int(size) for size in source.shape)
         if len(shape) < 2 or shape[0] < 2 or 0 in shape:
             raise ValueError(
@@ -54,7 +60,7 @@ class Given:
                 f"got an array of shape {shape}"
             )
         _require_real(source.dtype, "inputs")
-        self.source, self.normalize = source, normalize
+        self.source, self.normalize, self.dtype = source, normalize, dtype
         self.description = _described(description, normalize)
         self.count, self.features = shape[0], int(np.prod(shape[1:], dtype=np.int64))
         self.mean_square = max(_mean_square(piece) for piece in self.slices())
@@ -90,7 +96,7 @@ class Given:
 
     def slices(self) -> Iterator[NDArray[Any]]:
         """All inputs, some at a time, checked."""
-        yield from _slices(self.source, self.features, self.normalize, "")
+        yield from _slices(self.source, self.features, self.normalize, "", self.dtype)
 
 
 @dataclass
@@ -107,6 +113,8 @@ class Chunks:
     """Of the labels that may come along with a chunk; 0: they are left aside."""
     labels: NDArray[np.int32] | None = None
     """One array for all inputs."""
+    dtype: str = "float64"
+    """Of the arithmetic that is to take them."""
     count: int = 0
     """Inputs seen so far, in the last pass."""
     features: int = 0
@@ -160,7 +168,7 @@ class Chunks:
                 )
         labels = [piece.labels for piece in held if piece.labels is not None]
         inputs = np.concatenate([piece.inputs for piece in held])
-        return Given(inputs, description=self.description), np.concatenate(labels) if labels else None
+        return Given(inputs, description=self.description, dtype=self.dtype), np.concatenate(labels) if labels else None
 
     def _regrouped(self) -> Iterator[Piece]:
         """The rows of the chunks in pieces of equal size, but for the last."""
@@ -202,7 +210,7 @@ class Chunks:
                 )
             self.with_labels = given is not None
             begin = 0
-            for piece in _slices(inputs, features, self.normalize, f" of chunk {number}"):
+            for piece in _slices(inputs, features, self.normalize, f" of chunk {number}", self.dtype):
                 end = begin + len(piece)
                 self.count += len(piece)
                 yield Piece(piece, None if given is None else given[begin:end])
@@ -228,22 +236,25 @@ Inputs = Gaussian | Given | Chunks
 
 
 def as_inputs(
-    inputs: object, normalize: bool = False, classes: int = 0, labels: object = None
+    inputs: object, normalize: bool = False, classes: int = 0, labels: object = None, dtype: str = "float64"
 ) -> tuple[Inputs, NDArray[np.int32] | None]:
     """What a caller gave as inputs and labels, checked as far as it is there.
 
     classes: 0 where no labels are asked for; those that come along with chunks are then left aside.
+    dtype: of the arithmetic that is to take the inputs, which must not leave its range.
     """
+    _refuse(inputs, "inputs", "a number of inputs or an array of shape (n, features)")
     if _is_chunks(inputs):
+        _refuse_pair(inputs)
         given = None if labels is None else as_labels(labels, classes, None)
-        return Chunks(inputs, normalize, classes, given), None  # type: ignore[arg-type]
+        return Chunks(inputs, normalize, classes, given, dtype), None  # type: ignore[arg-type]
     source = _as_array(inputs)
     if source is None:
         found: Inputs = Gaussian(_input_count(inputs))
         if normalize:
             raise ValueError("normalize=True is for given inputs, got a number of Gaussian ones")
     else:
-        found = Given(source, normalize)
+        found = Given(source, normalize, dtype=dtype)
     return found, None if labels is None else as_labels(labels, classes, found.count)
 
 
@@ -311,6 +322,29 @@ def _as_array(inputs: object) -> Any:
     return array if array.ndim else None
 
 
+def _refuse(value: object, name: str, allowed: str) -> None:
+    """What looks like an array, or could be meant as one, but is none."""
+    if hasattr(value, "toarray") and hasattr(value, "nnz"):
+        raise TypeError(f"{name} must be {allowed}, got a sparse one ({type(value).__name__}): use .toarray()")
+    text = value[0] if isinstance(value, (list, tuple)) and value else value
+    if isinstance(text, (str, bytes, os.PathLike)):
+        got = _checks.shown(text)
+        raise TypeError(f"{name} must be {allowed}, got {got}; numpy.load(name, mmap_mode='r') maps a file")
+
+
+def _refuse_pair(inputs: object) -> None:
+    """(x, labels) without a list around it would be two chunks, of which the second is none."""
+    if not isinstance(inputs, (list, tuple)) or len(inputs) != 2 or not _is_array(inputs[0]):
+        return
+    labels = inputs[1]
+    listed = isinstance(labels, (list, tuple)) and all(isinstance(label, int) for label in labels)
+    if listed or (_is_array(labels) and len(getattr(labels, "shape", ())) == 1):
+        raise ValueError(
+            "inputs must be chunks of shape (n, features), got one chunk, and then something of one dimension: labels "
+            "go beside them, inputs=x, labels=labels, or come in pairs, inputs=[(x, labels)]"
+        )
+
+
 def _input_count(inputs: object) -> int:
     try:
         return _checks.integer("inputs", inputs, 2, MAX_INPUTS)
@@ -327,6 +361,7 @@ def _taken_apart(chunk: object, number: int) -> tuple[Any, object]:
     if _is_chunk(chunk) and isinstance(chunk, (list, tuple)):
         chunk, labels = chunk if len(chunk) == 2 else (chunk[0], None)
     name = f"chunk {number} of inputs"
+    _refuse(chunk, name, "an array of shape (n, features)")
     try:
         array: Any = chunk if _is_lazy(chunk) else np.asarray(chunk)
     except (ValueError, TypeError, RuntimeError) as error:
@@ -348,14 +383,14 @@ def _shown(value: object, shape: tuple[int, ...] | None = None) -> str:
 # ---- Slices ----------------------------------------------------------------------------------------------------------
 
 
-def _slices(source: Any, features: int, normalize: bool, where: str) -> Iterator[NDArray[Any]]:
+def _slices(source: Any, features: int, normalize: bool, where: str, dtype: str) -> Iterator[NDArray[Any]]:
     """Rows in the form that the core takes, checked; `where` says in errors which chunk they belong to."""
     rows = _piece_rows(features)
     for begin in range(0, source.shape[0], rows):
         piece = np.asarray(source[begin : begin + rows])
         piece = _floats(piece.reshape(len(piece), features))
         _require_finite(piece, begin, where)
-        yield _normalized(piece, begin, where) if normalize else _bounded(piece, begin, where)
+        yield _normalized(piece, begin, where) if normalize else _bounded(piece, begin, where, dtype)
 
 
 def _piece_rows(features: int) -> int:
@@ -385,12 +420,29 @@ def _require_finite(piece: NDArray[Any], begin: int, where: str) -> None:
     raise ValueError(f"inputs must be finite, got {piece[row, column]} in row {begin + row}, column {column}{where}")
 
 
-def _bounded(piece: NDArray[Any], begin: int, where: str) -> NDArray[Any]:
-    squares = _squares(piece)
-    if np.isfinite(squares).all():
+def _bounded(piece: NDArray[Any], begin: int, where: str, dtype: str) -> NDArray[Any]:
+    """The rows, if the squares of each are well inside the range of the arithmetic; zeros are."""
+    squares = _squares(piece) / piece.shape[1]
+    allowed = _inside(squares, dtype)
+    if allowed.all():
         return piece
-    row = begin + int(np.argmin(np.isfinite(squares)))
-    raise ValueError(f"inputs must have a finite mean square, but that of row {row}{where} overflows: rescale them")
+    allowed |= ~piece.any(axis=1)
+    if allowed.all():
+        return piece
+    row = int(np.argmin(allowed))
+    low, high = _MEAN_SQUARES[dtype]
+    remedy = "rescale them, or use normalize=True"
+    if dtype != "float64" and _inside(squares[row], "float64"):
+        remedy += " or dtype='float64'"
+    raise ValueError(
+        f"inputs must have a mean square from {low:g} to {high:g} with dtype={dtype!r}, or be zero, "
+        f"but that of row {begin + row}{where} is {squares[row]:.3g}: {remedy}"
+    )
+
+
+def _inside(squares: Any, dtype: str) -> NDArray[np.bool_]:
+    low, high = _MEAN_SQUARES[dtype]
+    return np.asarray((squares >= low) & (squares <= high))
 
 
 def _normalized(piece: NDArray[Any], begin: int, where: str) -> NDArray[Any]:

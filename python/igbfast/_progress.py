@@ -8,6 +8,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from . import _checks
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
@@ -30,7 +34,9 @@ def progress_bar(label: str, progress: bool | None) -> Iterator[Step]:
     `progress` None: a bar if the error stream is a terminal and the call lasts longer than half a second; True: a bar
     at once; False: none. The bar redraws itself only when the step is called, so no thread is left behind.
     """
-    if progress is False or (progress is None and not sys.stderr.isatty()):
+    if progress is not None and not isinstance(progress, (bool, np.bool_)):
+        raise TypeError(f"progress must be None, True or False, got {_checks.shown(progress)}")
+    if (progress is not None and not progress) or (progress is None and not sys.stderr.isatty()):
         yield silent
         return
     bar = _Bar(label, forced=bool(progress))

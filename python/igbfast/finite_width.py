@@ -99,10 +99,10 @@ def finite_width(
         of 1/width^2, each with `<name>_se`; `radius`, the width at which the orders become alike: the first order alone
         describes networks that are much wider; `chi2`, the fit's chi^2 per degree of freedom. Over width: `networks`.
 
-        The quantities are the keys of `igbfast.finite_width.QUANTITIES`, as far as they were measured: relative
-        departures of means, departures of mean logarithms (which are different things: the logarithm of a mean is not
-        the mean of the logarithms), and variances of logarithms over networks, whose a says by how much one network
-        strays.
+        The quantities, as far as they were measured: `sigma_mu2`, `sigma_y2`, `q`, `gradient`, relative departures of
+        means; `log_gamma`, `log_q`, `log_gradient`, departures of mean logarithms (which are different things: the
+        logarithm of a mean is not the mean of the logarithms); and `log_gamma_variance`, `log_q_variance`,
+        `log_gradient_variance`, variances over networks, whose a says by how much one network strays.
 
     Raises
     ------
@@ -137,8 +137,8 @@ def finite_width(
     True
     """
     runs = _runs(ens, widths, depth, inputs, networks, seed, method, dtype, gradients, classes)
-    theory = _theory(runs[-1], gradients, classes)
     with progress_bar(f"finite width {ens.activation}, {len(runs)} widths", progress) as step:
+        theory = _theory(runs[-1], gradients, classes)
         sums = list(_measured(runs, theory, step))
     dataset = _labelled(runs, sums, gradients)
     _warn_of_lost_layers(dataset)

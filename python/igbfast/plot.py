@@ -109,7 +109,6 @@ def validations(*results: Validation) -> Figure:
     Examples
     --------
     >>> import igbfast as igb
-    >>> import igbfast.plot
     >>> ens = igb.Ensemble("relu", sigma_w2=2.0)
     >>> result = igb.validate(ens, width=200, depth=5, inputs=20)
     >>> igb.plot.validations(result).savefig("relu.png")  # doctest: +SKIP
@@ -156,7 +155,6 @@ def phase_diagram(dataset: xr.Dataset, *, heat: str | None = None, ax: Axes | No
     --------
     >>> import numpy as np
     >>> import igbfast as igb
-    >>> import igbfast.plot
     >>> diagram = igb.phase_diagram("tanh", np.linspace(0.1, 4.0, 40), np.linspace(0.0, 0.5, 40))
     >>> igb.plot.phase_diagram(diagram, heat="gamma").figure.savefig("phases.png")  # doctest: +SKIP
     """
@@ -230,7 +228,6 @@ def trajectories(
     Examples
     --------
     >>> import igbfast as igb
-    >>> import igbfast.plot
     >>> ordered, chaotic = (igb.Ensemble("tanh", sigma_w2, sigma_b2=0.05) for sigma_w2 in (0.9, 2.5))
     >>> measured = igb.simulate(chaotic, width=300, depth=30, networks=4)
     >>> figure = igb.plot.trajectories([ordered, chaotic, measured], depth=30)
@@ -311,7 +308,6 @@ def class_fractions(
     Examples
     --------
     >>> import igbfast as igb
-    >>> import igbfast.plot
     >>> ax = igb.plot.class_fractions([0.2, 1.0, 5.0])
     >>> ax.figure.savefig("shares.png")  # doctest: +SKIP
     """
@@ -370,7 +366,6 @@ def gradients(dataset: xr.Dataset, *, ens: Ensemble | None = None, ax: Axes | No
     Examples
     --------
     >>> import igbfast as igb
-    >>> import igbfast.plot
     >>> ens = igb.Ensemble("tanh", sigma_w2=2.5, sigma_b2=0.05)
     >>> ds = igb.simulate(ens, width=300, depth=20, networks=8, gradients="cross_entropy")
     >>> igb.plot.gradients(ds, ens=ens).figure.savefig("gradients.png")  # doctest: +SKIP
@@ -378,7 +373,7 @@ def gradients(dataset: xr.Dataset, *, ens: Ensemble | None = None, ax: Axes | No
     require_matplotlib()
     import matplotlib as mpl
 
-    _require(dataset, "gradient", "simulate(..., gradients=...)")
+    _require_networks(dataset, "gradient", "simulate(..., gradients=...)")
     theory, label = _gradient_line(dataset, ens)
     width, layers = dataset.attrs["width"], dataset["layer"].values
     if dataset.sizes["network"] > 1:
@@ -392,7 +387,7 @@ def gradients(dataset: xr.Dataset, *, ens: Ensemble | None = None, ax: Axes | No
         ax.fill_between(layers, low, high, color=_BLUE, alpha=0.2, linewidth=0, label=f"90 % of the {of}")
         ax.plot(layers, theory, color=_BLACK, label=label)
         _draw_points(ax, layers, middle, _BLUE, "o", "simulation")
-        _set_gradient_scale(ax, np.concatenate([theory, low, high]))
+        _set_gradient_scale(ax, np.concatenate([theory, low, high]), middle)
         ax.set_title(_ensemble_title(dataset))
         ax.legend(handlelength=2.0)
     return ax
@@ -405,7 +400,7 @@ def gradients_by_class(dataset: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     ----------
     dataset : xarray.Dataset
         What `simulate` returned with `gradients="cross_entropy"`. Points are medians over its networks, the bands hold
-        90 % of them.
+        90 % of them. Arrows at the lower edge stand for medians that are smaller by eighty decades and more.
     ax : matplotlib.axes.Axes, optional
         Where to draw; new ones if not given.
 
@@ -424,7 +419,6 @@ def gradients_by_class(dataset: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     Examples
     --------
     >>> import igbfast as igb
-    >>> import igbfast.plot
     >>> ens = igb.Ensemble("relu", sigma_w2=3.0)
     >>> ds = igb.simulate(ens, width=300, depth=8, networks=8, gradients="cross_entropy", classes=3)
     >>> igb.plot.gradients_by_class(ds).figure.savefig("classes.png")  # doctest: +SKIP
@@ -432,13 +426,13 @@ def gradients_by_class(dataset: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     require_matplotlib()
     import matplotlib as mpl
 
-    _require(dataset, "gradient_class", "simulate(..., gradients='cross_entropy')")
+    _require_networks(dataset, "gradient_class", "simulate(..., gradients='cross_entropy')")
     by_class = dataset.attrs["width"] * dataset["gradient_class"]
     is_favoured = dataset["class"] == dataset["favoured"]
     layers = dataset["layer"].values
     with mpl.rc_context(_STYLE):
         ax = _new_axes() if ax is None else ax
-        shown = []
+        shown, medians = [], []
         for these, colour, marker, label in (
             (is_favoured, _VERMILLION, "s", "inputs of the favoured class"),
             (~is_favoured, _BLUE, "o", "inputs of the others"),
@@ -450,7 +444,10 @@ def gradients_by_class(dataset: xr.Dataset, *, ax: Axes | None = None) -> Axes:
             ax.plot(layers, middle, color=colour, linewidth=1.0)
             _draw_points(ax, layers, middle, colour, marker, label)
             shown += [low, high]
-        _set_gradient_scale(ax, np.concatenate(shown))
+            medians.append(middle)
+        _set_gradient_scale(ax, np.concatenate(shown), np.concatenate(medians))
+        for points, colour in zip(medians, (_VERMILLION, _BLUE), strict=True):
+            _mark_below(ax, layers, points, colour)
         ax.set_title(_ensemble_title(dataset))
         ax.legend(handlelength=1.0)
     return ax
@@ -483,7 +480,6 @@ def distributions(dataset: xr.Dataset, *, ens: Ensemble | None = None) -> Figure
     Examples
     --------
     >>> import igbfast as igb
-    >>> import igbfast.plot
     >>> ens = igb.Ensemble("relu", sigma_w2=2.0)
     >>> ds = igb.simulate(ens, width=300, depth=20, networks=4, distributions=True)
     >>> igb.plot.distributions(ds, ens=ens).savefig("distributions.png")  # doctest: +SKIP
@@ -551,7 +547,6 @@ def finite_width(
     Examples
     --------
     >>> import igbfast as igb
-    >>> import igbfast.plot
     >>> ens = igb.Ensemble("relu", sigma_w2=2.0)
     >>> ds = igb.finite_width(ens, widths=[30, 100, 300], depth=5, inputs=20)
     >>> igb.plot.finite_width(ds).figure.savefig("width.png")  # doctest: +SKIP
@@ -888,6 +883,12 @@ def _require(dataset: object, name: str, made_by: str) -> None:
         raise ValueError(f"dataset must be what {made_by} returns, got one that has no {name}")
 
 
+def _require_networks(dataset: xr.Dataset, name: str, made_by: str) -> None:
+    _require(dataset, name, made_by)
+    if "network" not in dataset[name].dims:
+        raise ValueError("dataset must have the dimension network: to choose one of them use dataset.isel(network=[0])")
+
+
 def _same_ensemble(dataset: xr.Dataset, ens: object) -> Ensemble:
     """The ensemble, if it is that of the dataset."""
     ens = as_ensemble(ens)
@@ -949,8 +950,11 @@ def _draw_points(
     ax.plot(layers[at], values[at], marker, color=colour, label=label, **style)
 
 
-def _set_gradient_scale(ax: Axes, values: NDArray[np.float64]) -> None:
-    """Logarithmic, over as many decades as can be told apart; layers evenly: powers of chi are a straight line."""
+def _set_gradient_scale(ax: Axes, values: NDArray[np.float64], points: NDArray[np.float64]) -> None:
+    """Logarithmic, over as many decades as can be told apart, or some more as the points take; layers evenly.
+
+    Powers of chi are a straight line.
+    """
     from matplotlib.ticker import MaxNLocator
 
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -960,10 +964,30 @@ def _set_gradient_scale(ax: Axes, values: NDArray[np.float64]) -> None:
     if positive.size:
         highest = float(positive.max())
         ax.set_yscale("log", nonpositive="mask")
-        ax.set_ylim(max(float(positive.min()), highest / 10.0**_GRADIENT_DECADES) / 2.0, highest * 2.0)
+        lowest = max(float(positive.min()), highest / 10.0**_GRADIENT_DECADES)
+        there = points[points > highest / 10.0**_POINT_DECADES]
+        ax.set_ylim(min([lowest, *there]) / 2.0, highest * 2.0)
 
 
 _GRADIENT_DECADES = 20
+_POINT_DECADES = 80
+
+
+def _mark_below(ax: Axes, layers: NDArray[np.int64], points: NDArray[np.float64], colour: str) -> None:
+    """Arrows at the lower edge for points that lie below it, or have vanished altogether."""
+    at = np.arange(0, len(layers), 1 + len(layers) // (_POINTS + 1))
+    below = at[points[at] < ax.get_ylim()[0]]
+    if below.size:
+        edge = ax.get_xaxis_transform()
+        ax.plot(
+            layers[below],
+            np.full(below.size, 0.02),
+            "v",
+            color=colour,
+            transform=edge,
+            label="median below the axis",
+            zorder=3,
+        )
 
 
 def _draw_departure(ax: Axes, at: xr.Dataset, name: str, index: int) -> list[float]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -192,8 +192,9 @@ def simulate(
         An integer n >= 2: that many independent standard Gaussian inputs, as long as the network is wide, drawn afresh
         for each network. An array: these inputs, with q^(0) = |x|^2 / features; float32 and float64 are used as they
         are, in memory or mapped from a file, and other real types are converted some MiB at a time; more than two
-        dimensions count as features. A list of arrays, a generator, a data loader: the chunks of one large array, each
-        with its labels beside it if it is a pair (inputs, labels); by `direct` they need not fit into memory.
+        dimensions count as features; |x|^2 / features is 0, or 1e-30 to 1e30 (float64: 1e-280 to 1e280). A list of
+        arrays, a generator, a data loader: the chunks of one large array, each with its labels beside it if it is a
+        pair (inputs, labels); by `direct` they need not fit into memory.
     networks : int, optional
         How many independent networks; 16 or more make an error bar that a verdict can rest on.
     seed : int, optional
@@ -235,9 +236,9 @@ def simulate(
         `class_fraction` over (network, class), which share of the inputs each class gets, and `favoured` over
         (network), the class that gets most (not with the single output of `readout`).
 
-        With gradients: `gradient`, `gradient_se` and `growth`, the ratio of a layer's gradient to the next one's, over
-        (network, layer); `gradient_quantile` over (network, layer, quantile), over the inputs. With cross entropy also
-        `gradient_class` over (network, layer, class), the mean over the inputs with that label.
+        With gradients: `gradient`, `gradient_se` and `growth`, the ratio of a layer's gradient to the next one's (nan
+        in the last layer), over (network, layer); `gradient_quantile` over (network, layer, quantile), over the inputs.
+        With cross entropy also `gradient_class` over (network, layer, class), the mean over the inputs with that label.
 
         With `distributions`: `<name>_counts` and `<name>_quantile`. With `per_node`: mu, var over (network, layer,
         node), gradient_input over (network, layer, input), guess and label over (network, input).
@@ -251,7 +252,8 @@ def simulate(
     Warns
     -----
     RuntimeWarning
-        If numbers overflowed or lost their digits: these are nan, and the warning says in which layers.
+        If numbers overflowed or lost their digits, or inputs are equal: these are nan, and the warning says in which
+        layers.
 
     Examples
     --------
@@ -305,11 +307,12 @@ def network_mean(dataset: xr.Dataset) -> xr.Dataset:
         Each of sigma_mu2, sigma_y2, gamma, q, c, chi, and gradient and growth if there are gradients, with its
         `<name>_se`, over `layer`; the errors are nan for a single network. Where gamma or the gradients are huge the
         mean belongs to the largest network alone, so `log_gamma` and `log_gradient` (and `_se`) are given as well: mean
-        and standard error of the logarithm, nan where a network has no positive value.
+        and standard error of the logarithm; nan where a network has no positive gamma, and -inf (the error is nan)
+        where the gradient of one has vanished, below 1e-308.
 
         `ranked_fraction` over `rank`: the share of inputs of the class that gets most, of the second, and so on. With
         cross entropy also `log_gradient_favoured`, of the inputs labelled with the class that gets most, and
-        `log_gradient_others`, of the mean over the other classes.
+        `log_gradient_others`, of the mean over the other classes; each over those networks that have such inputs.
 
     Raises
     ------
@@ -335,7 +338,8 @@ def network_mean(dataset: xr.Dataset) -> xr.Dataset:
             variables |= _mean_variables(name, dataset[name].values, dataset[name].attrs)
     for name, (values, what) in _on_logarithmic_scale(dataset).items():
         attrs = {"long_name": f"logarithm of the {what}", "units": "1"}
-        variables |= _mean_variables(f"log_{name}", logarithm(values), attrs)
+        of_zero = np.nan if name == "gamma" else -np.inf  # gradients vanish
+        variables |= _mean_variables(f"log_{name}", logarithm(values, of_zero), attrs)
     coordinates: dict[str, Any] = {"layer": dataset["layer"]}
     if "class_fraction" in dataset:
         ranked = -np.sort(-dataset["class_fraction"].values, axis=1)
@@ -354,23 +358,29 @@ def _on_logarithmic_scale(dataset: xr.Dataset) -> dict[str, tuple[NDArray[np.flo
         by_class, favoured = dataset["gradient_class"], dataset["favoured"]
         others = by_class.where(dataset["class"] != favoured).mean("class")
         what = "mean squared gradient of the inputs labelled with"
-        found["gradient_favoured"] = by_class.sel({"class": favoured}).values, f"{what} the class that gets most"
-        found["gradient_others"] = others.values, f"{what} the other classes"
+        own = by_class.sel({"class": favoured}).transpose("network", "layer")
+        for name, values, whose in (("favoured", own, "class that gets most"), ("others", others, "other classes")):
+            # Where a network has no such inputs it is nan throughout, though the mean over all inputs is not.
+            none = np.isnan(values.values).all(axis=1) & np.isfinite(dataset["gradient"].values).any(axis=1)
+            found[f"gradient_{name}"] = values.values[~none], f"{what} the {whose}"
     return found
 
 
 def mean_and_error(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean over the first axis and its standard error, nan for a single value."""
+    """Mean over the first axis and its standard error, nan for a single value; both nan for none."""
     count = len(values)
+    if not count:
+        return np.full(values.shape[1:], np.nan), np.full(values.shape[1:], np.nan)
     with np.errstate(invalid="ignore", over="ignore"):
         mean = values.mean(axis=0)
         error = values.std(axis=0, ddof=1) / np.sqrt(count) if count > 1 else np.full_like(mean, np.nan)
     return mean, error
 
 
-def logarithm(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """log, nan for anything but a positive number, without a warning."""
-    return np.log(np.where(values > 0.0, values, np.nan))
+def logarithm(values: NDArray[np.float64], of_zero: float = np.nan) -> NDArray[np.float64]:
+    """log, nan for anything but a positive number and perhaps zero, without a warning."""
+    found: NDArray[np.float64] = np.log(np.where(values > 0.0, values, np.nan))
+    return np.where(values == 0.0, of_zero, found)
 
 
 def checked(
@@ -407,7 +417,7 @@ def checked(
     if labels is not None and not with_labels:
         raise ValueError(f"labels are for gradients='cross_entropy', got labels with gradients={gradients!r}")
     normalize = _checks.flag("normalize", normalize)
-    found, given = as_inputs(inputs, normalize, settings["classes"] if with_labels else 0, labels)
+    found, given = as_inputs(inputs, normalize, settings["classes"] if with_labels else 0, labels, settings["dtype"])
     return Request(ens, inputs=found, labels=given, **settings)
 
 
@@ -560,26 +570,61 @@ def attributes(request: Request) -> dict[str, Any]:
 
 
 def warn_of_lost_layers(dataset: xr.Dataset, stacklevel: int) -> None:
-    """One RuntimeWarning for all the layers where a number is not finite."""
+    """One RuntimeWarning for all the layers where a number is not finite, and why."""
+    told = [*_lost_digits(dataset), *_without_value(dataset)]
+    if told:
+        warnings.warn("; ".join(told), RuntimeWarning, stacklevel=stacklevel + 1)
+
+
+def _lost_digits(dataset: xr.Dataset) -> Iterator[str]:
+    """What overflowed or underflowed where, and what would help."""
     undefined = ("sigma_mu2", "gamma") if dataset.attrs["width"] == 1 else ()  # one node has no variance over nodes
-    names = [name for name in (*MEASURED, "gradient") if name in dataset and name not in undefined]
-    lost_names = [name for name in names if not np.isfinite(dataset[name].values).all()]
-    if not lost_names:
+    groups: dict[str, list[str]] = {}
+    for name in (*MEASURED, "gradient"):
+        if name in dataset and name not in undefined:
+            lost = (~np.isfinite(dataset[name].values) & ~_undefined(dataset, name)).any(axis=0)
+            if lost.any():
+                groups.setdefault(spans(dataset["layer"].values[lost]), []).append(name)
+    if not groups:
         return
-    lost = np.any([~np.isfinite(dataset[name].values).all(axis=0) for name in lost_names], axis=0)
-    where = spans(dataset["layer"].values[lost])
-    if lost_names == ["gradient"]:
-        remedy = "they grow or vanish beyond a double: use a smaller depth"
+    (where, names), *others = groups.items()
+    where = f"{where} of {dataset.attrs['depth']}"
+    more = "".join(f", and {_listed(names)} in {layers}" for layers, names in others)
+    only_gradient = [name for names in groups.values() for name in names] == ["gradient"]
+    if only_gradient:
+        remedy = "gradients grow or vanish beyond a double: use a smaller depth"
     elif dataset.attrs["dtype"] == "float32":
         remedy = "dtype='float64' has a longer reach"
     else:
         remedy = "float64 reaches no further: use a smaller depth"
-    warnings.warn(
-        f"{', '.join(lost_names)} overflowed or lost all digits in {where} of {dataset.attrs['depth']} "
-        f"and are not finite there; {remedy}",
-        RuntimeWarning,
-        stacklevel=stacklevel + 1,
-    )
+    they = "it is" if len(names) == 1 and not others else "they are"
+    yield f"{_listed(names)} overflowed or lost all digits in {where}{more}: {they} not finite there; {remedy}"
+
+
+def _without_value(dataset: xr.Dataset) -> Iterator[str]:
+    """What has no value at any precision, and where."""
+    dtype, depth = dataset.attrs["dtype"], dataset.attrs["depth"]
+    for name, why in (
+        ("gamma", f"all inputs are equal (in {dtype}): sigma_y2 is 0, and gamma has no value"),
+        ("c", "fewer than two inputs are left that are not 0: c has no value"),
+    ):
+        lost = (~np.isfinite(dataset[name].values) & _undefined(dataset, name)).any(axis=0)
+        if lost.any() and dataset.attrs["width"] > 1:
+            yield f"{why} in {spans(dataset['layer'].values[lost])} of {depth}"
+
+
+def _undefined(dataset: xr.Dataset, name: str) -> NDArray[np.bool_]:
+    """Where a ratio is 0 / 0, while nothing else was lost."""
+    undefined: NDArray[np.bool_] = np.zeros(dataset[name].shape, bool)
+    if name == "gamma":
+        undefined |= dataset["sigma_y2"].values == 0.0
+    if name == "c":
+        undefined |= np.isfinite(dataset["q"].values)
+    return undefined
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def spans(layers: NDArray[np.int64]) -> str:
@@ -627,23 +672,47 @@ def _checked_method(ens: Ensemble, method: str) -> str:
 def _require_memory(request: Request, available: int | None) -> None:
     if available is None or request.memory <= available:
         return
-    lean = replace(request, per_node=False)
     size = f"networks={request.networks}, depth={request.depth} and width={request.width}"
+    lean = replace(request, per_node=False)
     if request.per_node and lean.memory <= available:
-        what = f"per_node=True with {size} needs about {_memory.gib(request.memory)}"
-        remedy = "per_node=False, or fewer networks or layers"
+        what, remedy = f"per_node=True with {size} needs", "per_node=False, or fewer networks or layers"
     elif request.in_pieces and _NODE_RECORD * request.networks * request.depth * request.width > available:
-        what = f"inputs piece by piece with {size} need about {_memory.gib(request.memory)}"
-        remedy = "fewer networks or layers"
+        what, remedy = f"inputs piece by piece with {size} need", "fewer networks or layers"
+    elif _least(request).memory > available:
+        what, remedy = f"the results of networks={request.networks} and depth={request.depth} need", "fewer of them"
     else:
-        what = (
-            f"inputs={request.count} at width={request.width} with method={request.method!r} "
-            f"needs about {_memory.gib(request.memory)}"
-        )
-        direct = replace(lean, method="direct")
-        can_go_direct = request.method == "gram" and direct.memory <= available
-        remedy = "method='direct' or fewer inputs" if can_go_direct else "fewer inputs"
-    raise ValueError(f"{what} of memory, but {_memory.gib(available)} are available: use {remedy}")
+        what = f"inputs={request.count} at width={request.width} with method={request.method!r}{_beside(request)} needs"
+        remedy = " or ".join([*_leaner(request, available), "fewer inputs"])
+    needed = _memory.gib(request.memory)
+    raise ValueError(f"{what} about {needed} of memory, but {_memory.gib(available)} are available: use {remedy}")
+
+
+def _least(request: Request) -> Request:
+    """As many networks and layers, and as little as can be of all else."""
+    plain = replace(request.ens, pool=None, residual=None, layernorm=False)
+    return replace(request, ens=plain, width=2, inputs=Gaussian(2), method="gram", per_node=False)
+
+
+def _beside(request: Request) -> str:
+    """What else takes memory that grows with the depth, the width or both."""
+    ens = request.ens
+    extra = [f"residual={ens.residual:g}"] if ens.residual is not None else []
+    extra += ["layernorm=True"] if ens.layernorm else []
+    extra += [f"gradients={request.gradients!r} and depth={request.depth}"] if request.gradients is not None else []
+    return f", {', '.join(extra)}" if extra else ""
+
+
+def _leaner(request: Request, available: int) -> Iterator[str]:
+    """What fits, of what is asked otherwise."""
+    lean = replace(request, per_node=False)
+    other = "gram" if request.method != "gram" else "direct"
+    possible = other == "direct" or (
+        isinstance(request.inputs, (Gaussian, Given)) and request.ens.weights in _GRAM_WEIGHTS
+    )
+    if possible and replace(lean, method=other).memory <= available:
+        yield f"method={other!r}"
+    if request.gradients is not None and replace(lean, gradients=None, labels=None).memory <= available:
+        yield "no gradients"
 
 
 def labelled(request: Request, results: Mapping[str, Any]) -> xr.Dataset:
@@ -673,7 +742,7 @@ def labelled(request: Request, results: Mapping[str, Any]) -> xr.Dataset:
 
 
 def _class_variables(request: Request, results: Mapping[str, Any]) -> dict[str, Any]:
-    counts = np.stack([np.bincount(guess, minlength=request.classes) for guess in results["guess"]])
+    counts = np.stack([np.bincount(guess[guess >= 0], minlength=request.classes) for guess in results["guess"]])
     measured = np.isfinite(results["q"][:, -1:])  # else there are no outputs to tell a class by
     fractions = np.where(measured, counts / results["guess"].shape[1], np.nan)
     favoured = {"long_name": "class that most inputs get", "description": "the first of those that get as many"}
