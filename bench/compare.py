@@ -14,8 +14,6 @@ import argparse
 import json
 import platform
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -32,6 +30,7 @@ import igbfast as igb
 from igbfast import _core
 
 from . import reference_numpy
+from .alone import seconds_and_peak
 
 SIGMA_W2, SIGMA_B2 = 1.76, 0.05  # tanh near its edge of chaos
 console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -176,31 +175,17 @@ def simulate(size: Size, depth: int, method: str, dtype: str) -> Any:
     )
 
 
-MILLION = """
-import json, resource, sys, time
-from pathlib import Path
-import igbfast as igb
-depth, inputs = int(sys.argv[1]), int(sys.argv[2])
-ens = igb.Ensemble("tanh", sigma_w2={sigma_w2}, sigma_b2={sigma_b2})
-start = time.perf_counter()
-igb.simulate(ens, width=1_000_000, depth=depth, inputs=inputs, method="gram", progress=False)
-seconds = time.perf_counter() - start
-status = Path("/proc/self/status")  # ru_maxrss would be at least that of the process that started this one
-if status.exists():
-    peak = next(int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-else:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(json.dumps([seconds, peak]))
+def million(depth: int, inputs: int) -> str:
+    """What `seconds_and_peak` runs for a network of width 1,000,000."""
+    return f"""
+ens = igb.Ensemble("tanh", sigma_w2={SIGMA_W2}, sigma_b2={SIGMA_B2})
+run = lambda: igb.simulate(ens, width=1_000_000, depth={depth}, inputs={inputs}, method="gram", progress=False)
 """
 
 
 def million_row(size: Size) -> Row:
-    """Width 1,000,000, in a process of its own, so that its peak memory is its own."""
     console.print("gram, width 1,000,000 …")
-    code = MILLION.format(sigma_w2=SIGMA_W2, sigma_b2=SIGMA_B2)
-    command = [sys.executable, "-c", code, str(size.depth), str(size.inputs)]
-    seconds, peak = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
-    note = f"{peak / 2**20:,.0f} MiB resident"
+    seconds, note = seconds_and_peak(million(size.depth, size.inputs))
     return Row("gram, float32, width 1,000,000", seconds, note=note)
 
 

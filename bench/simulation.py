@@ -16,8 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -31,7 +29,8 @@ from rich.table import Table
 import igbfast as igb
 from igbfast import _core
 
-from .compare import SIGMA_B2, SIGMA_W2, amount, draw, median_seconds
+from .alone import seconds_and_peak
+from .compare import SIGMA_B2, SIGMA_W2, amount, draw, median_seconds, million
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -81,7 +80,7 @@ def main() -> None:
     rates = measure_rates(size)
     stages = [*gram_stages(size, rates), *direct_stages(size, rates)]
     if args.million:
-        stages.append(alone("gram", "width 1,000,000, depth 100", MILLION))
+        stages.append(alone("gram", "width 1,000,000, depth 100", million(100, 100)))
     if args.stream:
         stages.append(alone("direct", "200,000 inputs of 784 features, width 2,000, depth 10", STREAM))
     show(stages, rates)
@@ -185,42 +184,17 @@ def seconds(size: Size, method: str, depth: int, activation: str = "tanh", **cha
     return median_seconds(lambda: igb.simulate(ens, progress=False, **settings), size.repeats)
 
 
-MILLION = """
-ens = igb.Ensemble("tanh", sigma_w2=1.76, sigma_b2=0.05)
-run = lambda: igb.simulate(ens, width=1_000_000, depth=100, inputs=100, method="gram", progress=False)
-"""
-
 STREAM = """
 ens = igb.Ensemble("relu", sigma_w2=2.0, sigma_b2=0.1)
 chunks = (np.random.default_rng(i).random((1000, 784), np.float32) for i in range(200))
 run = lambda: igb.simulate(ens, width=2000, depth=10, inputs=chunks, method="direct", progress=False)
 """
 
-ALONE = """
-import json, resource, time
-from pathlib import Path
-import numpy as np
-import igbfast as igb
-{setup}
-start = time.perf_counter()
-run()
-seconds = time.perf_counter() - start
-status = Path("/proc/self/status")  # ru_maxrss would be at least that of the process that started this one
-if status.exists():
-    peak = next(int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-else:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(json.dumps([seconds, peak]))
-"""
-
 
 def alone(engine: str, what: str, setup: str) -> Stage:
-    """In a process of its own, so that its peak memory is its own."""
     console.print(f"{what} …")
-    code = ALONE.format(setup=setup)
-    found = subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE).stdout
-    taken, peak = json.loads(found)
-    return Stage(engine, what, None, taken, f"{peak / 2**20:,.0f} MiB resident")
+    taken, note = seconds_and_peak(setup)
+    return Stage(engine, what, None, taken, note)
 
 
 # ---- The table -------------------------------------------------------------------------------------------------------
