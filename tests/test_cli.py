@@ -209,7 +209,9 @@ def test_help_names_the_verbs(arguments):
     result = run(*arguments)
     output = result.output
     assert result.exit_code == 0
-    assert all(verb in output for verb in ("validate", "phase", "simulate", "info", "igbfast validate"))
+    assert all(
+        verb in output for verb in ("validate", "phase", "simulate", "train", "experiment", "info", "igbfast validate")
+    )
     assert "Error" not in output
 
 
@@ -219,6 +221,8 @@ def test_help_names_the_verbs(arguments):
         ("validate", ["--sigma-w2", "--figure", "--output", "--quiet", "10000", "Exit code", "igbfast validate erf"]),
         ("phase", ["FROM:TO:COUNT", "--pool", "--heat", "--residual", "--layernorm", "softplus", "igbfast phase relu"]),
         ("simulate", ["--sigma-b2", "--per-node", "--threads", "igbfast simulate relu"]),
+        ("train", ["SPEC.toml", "--resume", "--check", "--example", "Exit code"]),
+        ("experiment", ["--set", "--paper", "--options", "--figure", "igbfast experiment training"]),
         ("info", ["instruction set"]),
     ],
 )

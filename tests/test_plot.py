@@ -9,7 +9,7 @@ import xarray as xr
 import igbfast as igb
 
 plt = pytest.importorskip("matplotlib.pyplot")
-import igbfast.plot  # noqa: E402
+import igbfast.plot
 
 
 @pytest.fixture(autouse=True)

@@ -718,6 +718,9 @@ def as_activation(value: object) -> Activation:
     written = _from_torch.expression(value)
     if written is not None:
         return Activation(written)
+    own = getattr(value, "activation", None)
+    if callable(value) and isinstance(own, Activation):
+        return own  # a module that computes one and says so: igbfast.torch.Phi
     hint = "; a callable becomes one by igb.Activation.custom(fn)" if callable(value) else ""
     raise TypeError(f"activation must be a name or an Activation, got {_checks.shown(value)}{hint}")
 

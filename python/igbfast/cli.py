@@ -1,6 +1,7 @@
-"""The command line: igbfast validate | phase | simulate | info, one verb per question.
+"""The command line: igbfast validate | phase | simulate | train | experiment | info, one verb per question.
 
-Exit codes: 0 done (validate: passed), 1 validate did not pass, 2 bad usage, 3 a file could not be saved, 130 Ctrl-C.
+Exit codes: 0 done (validate: passed), 1 validate did not pass or train met a loss that is not finite, 2 bad usage,
+3 a file could not be saved, 130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from typer.core import TyperGroup
 
-from . import __version__, _checks, _saving, _tables, config, plot, simulation, validation
+from . import __version__, _checks, _saving, _tables, cli_training, config, plot, simulation, validation
 from ._formulas import FORMULAS
 from .ensemble import WEIGHTS, Ensemble
 from .fixed_points import fixed_point
@@ -404,6 +405,9 @@ def simulate_command(
         if output_file:
             _save(output_file, dataset)
         _say_saved([output_file], quiet)
+
+
+cli_training.register(app)
 
 
 @app.command("info")

@@ -10,10 +10,14 @@ The weights need not be Gaussian: an infinitely wide network does not tell their
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from . import _checks
 from .activations import Activation, as_activation
 from .pools import Pool, as_pool
+
+if TYPE_CHECKING:
+    from .torch.models import MLP
 
 __all__ = ["Ensemble"]
 
@@ -130,6 +134,70 @@ class Ensemble:
             "weights": weights,
         }
         return {name: value for name, value in given.items() if value is not None}
+
+    def to_torch(
+        self,
+        width: int,
+        depth: int,
+        classes: int = 10,
+        *,
+        features: int | None = None,
+        generator: Any = None,
+        dtype: Any = None,
+        device: Any = None,
+    ) -> MLP:
+        """Draw one of these networks as a module of PyTorch, to be trained: the network that `simulate` runs.
+
+        Parameters
+        ----------
+        width, depth : int
+            Nodes of a layer, and number of hidden layers.
+        classes : int, optional
+            Outputs of the head, one more linear layer.
+        features : int, optional
+            Length of an input; by default the width.
+        generator : torch.Generator, optional
+            Where the parameters come from; by default torch's global one.
+        dtype, device : optional
+            Of the parameters; by default torch's.
+
+        Returns
+        -------
+        igbfast.torch.MLP
+
+        Raises
+        ------
+        ImportError
+            Where PyTorch is not installed.
+        ValueError, TypeError
+            For an argument out of range or of the wrong type; the message names it.
+
+        Examples
+        --------
+        >>> import igbfast as igb
+        >>> igb.Ensemble("tanh", sigma_w2=1.76).to_torch(200, 50, features=64)  # doctest: +SKIP
+        MLP(
+          Ensemble('tanh', sigma_w2=1.76, sigma_b2=0.0)
+          (layers): ModuleList(
+            (0): Linear(in_features=64, out_features=200, bias=True)
+            (1-49): 49 x Linear(in_features=200, out_features=200, bias=True)
+          )
+          (phi): Phi('tanh')
+          (head): Linear(in_features=200, out_features=10, bias=True)
+        )
+        """
+        from .torch.models import MLP
+
+        return MLP(
+            self,
+            width=width,
+            depth=depth,
+            classes=classes,
+            features=features,
+            generator=generator,
+            dtype=dtype,
+            device=device,
+        )
 
 
 def as_ensemble(value: object) -> Ensemble:
