@@ -4,4 +4,4 @@ from importlib.util import find_spec
 
 _NEED_TORCH = ["data.md", "experiments.md", "trainability.md", "training.md"]
 
-collect_ignore = [] if find_spec("torch") else _NEED_TORCH
+collect_ignore = ["conftest.py", *([] if find_spec("torch") else _NEED_TORCH)]

@@ -3,6 +3,8 @@
 import os
 import signal
 
+collect_ignore = ["conftest.py"]  # has no examples; the one of docs/ has the same name
+
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import pytest

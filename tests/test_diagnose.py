@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 import warnings
 from itertools import pairwise
 
@@ -16,6 +17,7 @@ import igbfast as igb
 torch = pytest.importorskip("torch")
 
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from igbfast.torch import _findings
 from igbfast.torch._layer_statistics import GradientStatistics, LayerStatistics, largest_gamma
@@ -213,6 +215,16 @@ def test_chi_of_relu_is_half_of_sigma_w2_whatever_the_widths():
     assert np.isnan(ds.chi[-1])
 
 
+def test_dropout_multiplies_chi():
+    """By E[(m / (1 - p))^2] = 1 / (1 - p), m = 0 with probability p."""
+    for share in (0.2, 0.5):
+        model = nn.Sequential(nn.Linear(64, 400), nn.ReLU(), nn.Dropout(share), nn.Linear(400, 400, bias=False))
+        ds = diagnose(model, torch.randn(200, 64, generator=seeded(1))).dataset
+        expected = float(ds.sigma_w2[1]) / 2.0 / (1.0 - share)
+        assert float(ds.chi_theory[0]) == pytest.approx(expected, rel=1e-9)
+        assert float(ds.chi[0]) == pytest.approx(expected, rel=0.1)
+
+
 def test_batches_of_a_loader_make_no_difference():
     model, x = chain(4, classes=3, dtype=torch.float64), torch.randn(50, 64, generator=seeded(1), dtype=torch.float64)
     labels = torch.arange(50) % 3
@@ -361,6 +373,75 @@ def test_frozen_models_and_tokens_have_gradients(frozen):
     assert all(p.requires_grad is not frozen for p in model.parameters())
 
 
+class Checkpointed(nn.Module):
+    def __init__(self, how):
+        super().__init__()
+        self.how = how
+        self.one, self.body, self.head = nn.Linear(8, 8), chain(3, 8), nn.Linear(8, 3)
+
+    def forward(self, x):
+        x = self.one(x)
+        how = {"use_reentrant": self.how == "reentrant"}
+        return self.head(self.body(x) if self.how is None else checkpoint(self.body, x, **how))
+
+
+def test_checkpointed_parts_show_their_gradients():
+    x, found = torch.randn(20, 8, generator=seeded(1)), {}
+    for how in (None, "reentrant", "not reentrant"):
+        torch.manual_seed(1)
+        found[how] = diagnose(Checkpointed(how), x).dataset
+    for how in ("reentrant", "not reentrant"):
+        np.testing.assert_array_equal(found[how].gradient, found[None].gradient)
+        np.testing.assert_array_equal(found[how].q, found[None].q)
+
+
+def test_modes_around_the_call_make_no_difference():
+    """Rounded weights that autocast keeps, and inference mode, under which nothing would have a gradient."""
+    model, x = chain(3, 8, dtype=torch.float32), torch.randn(20, 8, generator=seeded(1))
+    plain = diagnose(model, x).dataset
+    with torch.inference_mode():
+        np.testing.assert_array_equal(diagnose(model, x.clone()).dataset.gradient, plain.gradient)
+        assert torch.is_inference_mode_enabled()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        model(x)
+        rough = diagnose(model, x).dataset
+        assert torch.is_autocast_cache_enabled()
+    assert rough.attrs["dtype"] == "bfloat16"
+    np.testing.assert_allclose(rough.gradient, plain.gradient, rtol=0.03)
+
+
+@pytest.mark.parametrize("norm", [nn.Identity(), nn.BatchNorm1d(5)], ids=["plain", "batch normalisation"])
+def test_models_that_write_into_their_inputs(norm):
+    class Writes(nn.Module):
+        def __init__(self, in_place):
+            super().__init__()
+            self.in_place, self.body = in_place, nn.Sequential(nn.Linear(6, 5), norm, nn.Linear(5, 3))
+
+        def forward(self, x):
+            return self.body(x.mul_(2.0).sub_(1.0) if self.in_place else 2.0 * x - 1.0)
+
+    x = torch.randn(20, 6, generator=seeded(1))
+    kept, found = x.clone(), []
+    for in_place in (False, True):
+        for inputs in (x, [x]):
+            torch.manual_seed(1)
+            found.append(diagnose(Writes(in_place), inputs).dataset)
+            assert torch.equal(x, kept)
+    for other in found[1:]:
+        np.testing.assert_allclose(other.q, found[0].q, rtol=1e-6)
+        np.testing.assert_allclose(other.gradient, found[0].gradient, rtol=1e-5)
+
+
+def test_masks_that_are_added_may_be_infinite():
+    torch.manual_seed(1)
+    model = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, dropout=0.0)
+    x, mask = torch.randn(12, 5, 8), nn.Transformer.generate_square_subsequent_mask(5)
+    added = diagnose(model, (x, mask)).dataset
+    forbidden = diagnose(model, (x, mask == -math.inf)).dataset
+    np.testing.assert_allclose(added.q, forbidden.q, rtol=1e-6)
+    assert not np.allclose(added.q, diagnose(model, x).dataset.q, rtol=1e-3)
+
+
 def test_sentences_of_several_lengths():
     torch.manual_seed(1)
     model = Tokens()
@@ -462,6 +543,7 @@ def handmade(log_lengths, names=None, chain=True):
     variables = {key: ("layer", np.full(n, value)) for key, value in constant.items()}
     variables |= {"source": ("layer", ["layer"] * n), "resolved": ("layer", np.ones(n))}
     variables["pooled"] = ("layer", np.zeros(n))
+    variables["activation"] = ("layer", ["relu"] * n)
     variables["gradient"] = ("layer", np.exp(np.asarray(log_lengths, float)) / 100.0)
     attrs = {"chain": int(chain), "branches": 0, "inputs": 100, "dtype": "float32"}
     return xr.Dataset(variables, {"layer": np.arange(1, n + 1), "name": ("layer", names)}, attrs)
@@ -510,6 +592,14 @@ def test_kinds_of_layers_are_compared_with_their_own():
     assert part.chi == pytest.approx(1.1, rel=1e-6)
 
 
+def test_noise_of_single_layers_is_smoothed_away():
+    names = [f"blocks.{block}.{kind}" for block in range(20) for kind in ("q", "fc1")]
+    lengths = -np.log(1.1) * np.arange(40) + 0.3 * np.random.default_rng(0).standard_normal(40)
+    smooth = _findings.gradient_profile(handmade(lengths, names, chain=False))
+    assert np.diff(smooth).std() < 0.5 * np.diff(lengths).std()
+    assert np.polyfit(np.arange(40), smooth, 1)[0] == pytest.approx(np.polyfit(np.arange(40), lengths, 1)[0], rel=0.1)
+
+
 def test_layers_of_one_kind_in_one_corner_do_not_speak_for_all():
     """A stem of four that grows, and nothing else to compare: lengths as they are."""
     names = [*(f"stem.conv{i}.linear" for i in range(4)), *(f"part{'abcdefgh'[i]}" for i in range(8))]
@@ -548,12 +638,20 @@ def test_overflow_is_told_and_not_hidden():
 
 
 @pytest.mark.parametrize(
-    "activation, sigma_w2, phase",
-    [(nn.Tanh, 0.7, "ordered"), (nn.Tanh, 4.0, "chaotic"), (nn.ReLU, 0.5, "ordered"), (nn.ReLU, 3.0, "chaotic")],
+    "activation, sigma_w2, sigma_b2, phase",
+    [
+        (nn.Tanh, 0.7, 0.05, "ordered"),
+        (nn.Tanh, 4.0, 0.05, "chaotic"),
+        (nn.ReLU, 0.5, 0.05, "ordered"),
+        (nn.ReLU, 3.0, 0.05, "chaotic"),
+        (nn.Tanh, 0.7, 0.0, "ordered"),  # at whose edge, sigma_w2 = 1, only a share of 1 / depth arrives
+        (nn.GELU, 1.2, 0.0, "ordered"),  # its edge is no attractor: chi depends on the size of the signal
+        (nn.SELU, 1.8, 0.0, "chaotic"),
+    ],
 )
-def test_the_advice_brings_the_model_to_the_edge(activation, sigma_w2, phase):
+def test_the_advice_brings_the_model_to_the_edge(activation, sigma_w2, sigma_b2, phase):
     """With the weights multiplied as the sentence says, gradients are as long at the first layer as at the last."""
-    model = chain(30, 200, activation, sigma_w2)
+    model = chain(30, 200, activation, sigma_w2, sigma_b2)
     x = torch.randn(60, 200, generator=seeded(1))
     before = diagnose(model, x)
     assert before.phase == phase
@@ -568,6 +666,30 @@ def test_the_advice_brings_the_model_to_the_edge(activation, sigma_w2, phase):
     assert not 1.0 / 50.0 < before.gradient_ratio < 50.0
 
 
+@pytest.mark.parametrize("size", [1.0, 3.0])
+def test_the_advice_for_residual_branches(size):
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two = nn.Linear(64, 64), nn.Linear(64, 64)
+            for layer in (self.one, self.two):
+                nn.init.normal_(layer.weight, 0.0, math.sqrt(size / 64))
+
+        def forward(self, x):
+            return x + self.two(torch.tanh(self.one(x)))
+
+    torch.manual_seed(1)
+    model, x = nn.Sequential(*(Block() for _ in range(15))), torch.randn(30, 64, generator=seeded(1))
+    found = diagnose(model, x)
+    assert found.phase == "chaotic"
+    assert found.gradient_ratio > 5.0
+    factor = float(re.search("weights of the 15 branches by ([0-9.]+), or use init_", found.findings[0])[1])
+    with torch.no_grad():
+        for block in model:
+            block.two.weight.mul_(factor)
+    assert 0.2 < diagnose(model, x).gradient_ratio < 5.0
+
+
 def test_advice_takes_the_edge_where_it_is_known_and_else_the_measured_chi():
     ds = handmade(np.log(0.64) * np.arange(20)[::-1])
     assert _findings.findings(ds)[0].endswith("multiply the weights by 1.25")
@@ -577,8 +699,49 @@ def test_advice_takes_the_edge_where_it_is_known_and_else_the_measured_chi():
     assert _findings.findings(ds)[0].endswith("multiply the weights by 1.5")
     ds["sigma_w2_edge"][7] = np.nan
     assert _findings.findings(ds)[0].endswith("multiply the weights by 1.25")
-    ds["pooled"][5] = 1
+    for name, value in (("pooled", 1), ("activation", "gelu"), ("sigma_w2", np.nan)):
+        other = ds.copy(deep=True)
+        other[name][5] = value
+        assert _findings.findings(other)[0].endswith("initialise it with init_"), name
+
+
+def test_advice_never_goes_the_wrong_way():
+    ds = handmade(np.log(0.64) * np.arange(20)[::-1])
+    ds["sigma_w2_edge"][:] = 0.5 * ds.sigma_w2  # smaller weights for gradients that shrink
     assert _findings.findings(ds)[0].endswith("initialise it with init_")
+
+
+def test_criticality_that_is_slow_is_told_from_chance():
+    """tanh with sigma_w2 = 1, sigma_b2 = 0: chi = 1 - 2 q, q = 1 / (2 l), so 1 / depth is left."""
+    x = torch.randn(60, 200, generator=seeded(1))
+    exact = diagnose(chain(60, 200, nn.Tanh, 1.0, 0.0), x)
+    assert exact.gradient_ratio == pytest.approx(1.0 / 60, rel=0.5)
+    assert exact.findings[0].endswith("the edge of chaos of their activation: theory expects as much at this depth")
+    near = diagnose(chain(200, 200, nn.ReLU, 1.93, 0.0), x[:30])
+    assert near.findings[0].endswith("the edge of chaos of their activation: theory expects as much at this depth")
+    for depth, dtype in ((80, torch.float32), (160, torch.float16)):  # of the latter, nothing is left
+        narrow = chain(depth, 12, nn.ReLU, 2.0, 0.0, dtype=dtype)
+        chance = diagnose(narrow, torch.randn(20, 12, generator=seeded(1)))
+        assert chance.findings[0].endswith("at this width that is chance")
+    assert chance.gradient_ratio == 0.0
+
+
+def test_one_phase_of_a_few_layers_is_not_that_of_the_whole():
+    """Of 51 layers 6 grow by 1.2, 3 in all; or by 1.5, 11 in all; and stretches that outweigh each other."""
+    for few, many, phase in ((1.2, 1.0, "edge of chaos"), (1.5, 1.0, "chaotic"), (1.5, 0.995, "chaotic")):
+        steps = np.repeat(np.log([few, many]), [6, 45])
+        parts = _findings.stretches(handmade(np.append(np.cumsum(steps[::-1])[::-1], 0.0)))
+        assert _findings.phase_of(parts) == phase, (few, many)
+    chaotic, edge = _findings.Stretch(1, 7, "chaotic", 1.4, 7.0), _findings.Stretch(7, 90, "edge of chaos", 0.96, 0.03)
+    assert _findings.phase_of([chaotic, edge]) == "edge of chaos"
+    assert _findings.phase_of([chaotic, _findings.Stretch(7, 90, "edge of chaos", 0.95, 0.01)]) == "mixed"
+
+
+def test_small_steps_add_up():
+    """1.04 a layer is little; 200 layers make 2500 of it, more than an edge of chaos may."""
+    for depth, phase in ((30, "edge of chaos"), (200, "chaotic")):
+        (part,) = _findings.stretches(handmade(np.log(1.04) * -np.arange(depth)))
+        assert part.phase == phase, depth
 
 
 def test_bias_of_the_guess_in_words():
@@ -587,7 +750,7 @@ def test_bias_of_the_guess_in_words():
     text = " ".join(_findings.findings(ds))
     assert "97 % of the inputs go to class 1 (a fair share is 25 %)" in text
     ds["class_fraction"] = ("class", [0.2, 0.3, 0.24, 0.26])
-    assert "the untrained guess is fair" in " ".join(_findings.findings(ds))
+    assert "the untrained guess is fair, as far as 100 inputs tell" in " ".join(_findings.findings(ds))
 
 
 def test_gradients_of_one_class_in_words():

@@ -271,6 +271,17 @@ def test_leaves_modes_hooks_and_gradients(blobs):
     assert not torch.equal(model[1].running_mean, averages["running_mean"])
 
 
+def test_a_model_may_write_into_its_inputs(blobs):
+    """As activations in place before the first layer do."""
+    kept, found = blobs.inputs.clone(), []
+    for inplace in (False, True):
+        model = torch.nn.Sequential(torch.nn.LeakyReLU(0.5, inplace=inplace), small())
+        with torch.inference_mode(inplace):  # nor does it matter what is around the call
+            found.append(train(model, blobs, steps=5, log_every=2, measure_at=[0, 5]).dataset)
+        assert torch.equal(blobs.inputs, kept)
+    xr.testing.assert_identical(*found)
+
+
 def test_half_precision_and_compiled_models(blobs):
     half = small(dtype=torch.bfloat16)
     run = train(half, blobs, steps=30, lr=0.1)
@@ -804,10 +815,24 @@ def test_the_example_is_a_specification(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["spec.toml"]
 
 
+@pytest.mark.parametrize("options", [(), ("--check",)])
+def test_files_are_checked_before_the_work(tmp_path, options):
+    result = run_command("train", written(tmp_path, SPEC + '[output]\ndataset = "nowhere/log.nc"'), *options)
+    assert result.exit_code == 3
+    assert "[output] dataset cannot be written: there is no folder" in result.stderr
+    assert result.stdout == ""
+
+
+def test_normalise_is_named_as_the_file_names_it(tmp_path):
+    spec = read_spec(written(tmp_path, SPEC.replace("classes = 3", "classes = 3\nnormalise = 'feature'")))
+    with pytest.raises(ValueError, match="normalise must be one of .*, got 'feature'; did you mean 'features'"):
+        spec.make_data()
+
+
 def test_train_from_the_command_line(tmp_path):
     result = run_command("train", written(tmp_path, SPEC + OUTPUT))
     assert result.exit_code == 0, result.output
-    for words in ("model      mlp of 1,", "most biased of 4 initial states", "steps = 12", "test accuracy",
+    for words in ("model      mlp of 1,", "most biased of 4 initial states", "steps = 12", "gradients,",
                   f"Saved {tmp_path / 'log.nc'}", f"Saved {tmp_path / 'run.pt'}"):  # fmt: skip
         assert words in result.stdout
     assert result.stderr == ""

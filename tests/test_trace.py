@@ -1,5 +1,7 @@
 """What is read off a model's forward pass, against its own modules, hooks and automatic differentiation by hand."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 
@@ -67,6 +69,15 @@ def test_other_elementwise_functions_become_custom_activations(module):
     found, _ = traced(nn.Sequential(nn.Linear(6, 5), module, nn.Linear(5, 4)), 6)
     x = np.linspace(-4.0, 4.0, 101)
     assert np.allclose(found.layers[1].before.activation(x), module(torch.from_numpy(x)).numpy(), rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("probability", [0.0, 0.1, 0.5, 0.9])
+def test_dropout_in_training_mode(probability):
+    for module in (nn.Dropout(probability), nn.Dropout1d(probability)):
+        model = nn.Sequential(nn.Linear(6, 5), module, nn.Tanh(), nn.Linear(5, 4))
+        before = traced(model, 6)[0].layers[1].before
+        assert before.dropout == pytest.approx(probability)
+        assert before.activation == igb.Activation("tanh")
 
 
 def test_written_out_function_is_found_through_views_and_dropout():
@@ -217,6 +228,28 @@ def test_gradients_belong_to_their_inputs():
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+@pytest.mark.parametrize("joined", [lambda a, b: torch.cat([a, b]), lambda a, b: a.repeat(2, 1)])
+def test_rows_of_batches_laid_one_behind_the_other(joined):
+    """Two views of each input in one batch of twice the size: rows a and count + a belong to input a."""
+
+    class Views(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two = nn.Linear(6, 5), nn.Linear(10, 4)
+
+        def forward(self, a, b):
+            return self.two(torch.cat(torch.tanh(self.one(joined(a, b))).chunk(2), 1))
+
+    model, pair = Views(), (torch.randn(COUNT, 6), torch.randn(COUNT, 6))
+    batch = batch_of(pair, model)
+    found, seen = trace(model, batch), {}
+    with untouched(model), torch.no_grad(), watch(found, batch, lambda layer, y: seen.update({layer.name: y.clone()})):
+        run(model, batch)
+        expected = torch.stack([model.one(view) for view in joined(*pair).chunk(2)], 1)
+    assert torch.allclose(seen["one"], expected, atol=1e-6)
+    assert found.warnings == ()
+
+
 def test_replaced_outputs_go_on():
     model = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 4))
     found, batch = traced(model, 6)
@@ -272,12 +305,15 @@ def test_shared_transposed_and_derived_weights():
         def forward(self, x):
             return self.normed(torch.tanh(self.fc(torch.relu(self.fc(x))) @ self.matrix))
 
-    layers = traced(Model(), 6)[0].layers
+    found = traced(Model(), 6)[0]
+    layers = found.layers
     assert [layer.name for layer in layers] == ["fc", "fc (2)", "matrix", "normed"]
     assert [layer.shared for layer in layers] == [True, True, False, False]
     assert [layer.transposed for layer in layers] == [False, False, True, False]
     assert [layer.fan_in for layer in layers] == [6, 6, 6, 5]
     assert layers[3].weight is None
+    weight = found.model.normed.weight.detach()
+    assert layers[3].weight_variance == pytest.approx(float(weight.var(correction=0)), rel=1e-5)
     assert layers[3].bias is not None
 
 
@@ -417,6 +453,8 @@ def test_batches_of_all_kinds():
         ([], None, ValueError, "at least one batch, got an empty iterable"),
         (torch.zeros(0, 3), None, ValueError, r"at least one input, got shape \(0, 3\)"),
         (torch.tensor([[0.0, float("nan"), 0.0]]), None, ValueError, r"finite, got nan at index \(0, 1\)"),
+        (torch.tensor([[0.0, -float("inf"), 0.0]]), None, ValueError, r"finite, got -inf at index \(0, 1\)"),
+        ((torch.zeros(1, 3), torch.tensor([[float("nan")]])), None, ValueError, r"finite, got nan at index \(0, 0\)"),
         (7, None, TypeError, "inputs must be a tensor"),
         (torch.zeros(2, 3), [0], ValueError, "one class for each of the 2 inputs"),
         (torch.zeros(2, 3), [0, -1], ValueError, "labels must be 0 or more, got -1"),
@@ -446,7 +484,12 @@ def test_output_is_found_in_what_models_return():
     class Result:
         logits = tensor
 
-    for result in (tensor, (tensor, None), {"loss": None, "logits": tensor}, Result()):
+    @dataclass
+    class Scores:
+        loss: None
+        scores: tuple[torch.Tensor, ...]
+
+    for result in (tensor, (tensor, None), {"loss": None, "logits": tensor}, Result(), Scores(None, (tensor,))):
         assert output_of(result) is tensor
     with pytest.raises(ValueError, match="must return a tensor of outputs"):
         output_of({"loss": None})

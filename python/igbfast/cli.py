@@ -90,7 +90,12 @@ app = typer.Typer(
     help="How does a randomly initialised network behave, at any width? Theory, exact simulation, and one against the "
     "other, in seconds.",
     epilog=_examples(
-        "igbfast validate", "igbfast phase tanh --figure f.png", "igbfast simulate tanh --sigma-w2 1.76", "igbfast info"
+        "igbfast validate",
+        "igbfast phase tanh --figure f.png",
+        "igbfast simulate tanh --sigma-w2 1.76",
+        "igbfast train --example > run.toml",
+        "igbfast experiment",
+        "igbfast info",
     ),
     add_completion=False,
     no_args_is_help=True,

@@ -100,6 +100,7 @@ def train_command(
         wanted = specification.read_spec(spec)
         say = _say_nothing if quiet else _say
         if check:
+            specification.checked_files(wanted)
             say(specification.prepared(wanted).words)
             return
         before = _checkpoint_time(wanted.output)

@@ -19,6 +19,7 @@ from numpy.typing import DTypeLike, NDArray
 from . import _checks, _saving, meanfield, simulation
 from ._inputs import Gaussian, Given
 from ._progress import Step, progress_bar
+from ._report import Report
 from .ensemble import Ensemble
 from .simulation import MEASURED, Request
 
@@ -53,7 +54,7 @@ FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Validation:
+class Validation(Report):
     """Theory and simulation side by side, and whether they agree.
 
     Print it for the table, or draw it with `plot`.
@@ -109,40 +110,6 @@ class Validation:
         where = simulation.spans(self._unexpected)
         return f"No verdict: the effect of the finite width is too uncertain in {where} (try a larger width); {worst}."
 
-    def summary(self, width: int = 104) -> str:
-        """The table as plain text: theory, simulation and z at layers 1, 2, 5, 10, 20, 50, ... and the verdict.
-
-        Parameters
-        ----------
-        width : int, optional
-            Columns that the text may take, at least 72.
-
-        Returns
-        -------
-        str
-
-        Raises
-        ------
-        ValueError, TypeError
-            If `width` is not an integer of at least 72.
-
-        Examples
-        --------
-        >>> import igbfast as igb
-        >>> ens = igb.Ensemble("tanh", sigma_w2=1.76, sigma_b2=0.05)
-        >>> text = igb.validate(ens, width=300, depth=5, networks=16, inputs=20).summary()
-        >>> "Passed" in text
-        True
-        """
-        import io
-
-        from rich.console import Console
-
-        columns = _checks.integer("width", width, 72)
-        text = io.StringIO()
-        Console(file=text, width=columns, color_system=None, force_terminal=False, highlight=False).print(self)
-        return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
-
     def plot(self) -> Figure:
         """The figure: sigma_mu2 and sigma_y2, gamma, c by layer, theory as lines and simulation as points.
 
@@ -178,9 +145,6 @@ class Validation:
         name, layer, z = self.worst
         size = ", ".join(f"{key}={self.dataset.attrs[key]}" for key in ("width", "depth", "networks", "inputs"))
         return f"<Validation of {self.ens!r}: {size}; {self.verdict}, largest |z| {abs(z):.1f} ({name}, layer {layer})>"
-
-    def __str__(self) -> str:
-        return self.summary()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         from ._tables import validation_table

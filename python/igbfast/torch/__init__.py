@@ -22,7 +22,7 @@ if _find_spec("torch") is None:
     raise ImportError("igbfast.torch needs PyTorch: pip install 'igbfast[torch]'")
 
 if _TYPE_CHECKING:
-    from . import data, experiments
+    from . import data, experiments, plot
     from .activation import Phi
     from .data import Data
     from .diagnosis import Diagnosis, NotTrainableError, diagnose
@@ -72,6 +72,7 @@ __all__ = [
     "draw_",
     "experiments",
     "init_",
+    "plot",
     "read_spec",
     "run_spec",
     "scale_",

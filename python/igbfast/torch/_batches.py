@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 import numpy as np
 import torch
+import torch.utils.checkpoint as checkpointing
 from torch import Tensor, nn
 
 from .. import _checks
@@ -44,7 +45,7 @@ class Batch:
         return Batch(args, kwargs, labels, min(count, self.count), self.batch_axis)
 
     def pieces(self, size: int) -> Iterator[Batch]:
-        """The same in pieces of at most `size` inputs."""
+        """The same in pieces of at most `size` inputs; what a model writes into them is not written into this one."""
         for begin in range(0, self.count, size):
             end = min(begin + size, self.count)
             cut = [_mapped(part, lambda t, b=begin, e=end: self._cut(t, b, e)) for part in (self.args, self.kwargs)]
@@ -54,13 +55,13 @@ class Batch:
     def _cut(self, item: Any, begin: int, end: int) -> Any:
         axis = self.batch_axis
         if isinstance(item, Tensor) and item.ndim > axis and item.shape[axis] == self.count:
-            return item.narrow(axis, begin, min(end, self.count) - begin)
+            return item.narrow(axis, begin, min(end, self.count) - begin).clone()
         return item
 
 
 def run(model: nn.Module, batch: Batch) -> Any:
-    """What the model makes of the batch; parts that are compiled run as they were written."""
-    with _uncompiled(model):
+    """What the model makes of the batch; parts that are compiled or checkpointed run as they were written."""
+    with _uncompiled(model), _not_checkpointed(), _uncached():
         return model(*batch.args, **batch.kwargs)
 
 
@@ -71,6 +72,33 @@ def _uncompiled(model: nn.Module) -> AbstractContextManager[Any]:
     # From PyTorch 2.6 on.
     stance = getattr(torch.compiler, "set_stance", None) if compiled else None
     return nullcontext() if stance is None else stance("force_eager")
+
+
+@contextmanager
+def _not_checkpointed() -> Iterator[None]:
+    """Reentrant checkpoints run without automatic differentiation at first, which would hide the gradients inside."""
+
+    class Plain:
+        @staticmethod
+        def apply(function: Any, _: bool, *args: Any) -> Any:
+            return function(*args)
+
+    kept, checkpointing.CheckpointFunction = checkpointing.CheckpointFunction, Plain
+    try:
+        yield
+    finally:
+        checkpointing.CheckpointFunction = kept
+
+
+@contextmanager
+def _uncached() -> Iterator[None]:
+    """Autocast keeps the weights that it has rounded: they would not be known as those of the parameters."""
+    kept = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(kept)
 
 
 def unwrapped(model: Any) -> nn.Module:
@@ -133,7 +161,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
     devices = sorted({parameter.device.index or 0 for parameter, _, _ in parameters if parameter.is_cuda})
     fast_path = torch.backends.mha.get_fastpath_enabled()
     try:
-        with torch.random.fork_rng(devices=devices):
+        with torch.random.fork_rng(devices=devices), torch.inference_mode(False):
             torch.backends.mha.set_fastpath_enabled(False)  # one fused operation that hides the layers
             for parameter, _, _ in parameters:
                 parameter.grad = None
@@ -178,6 +206,7 @@ def batches_of(
     ------
     ValueError, TypeError
         For inputs of another kind, empty or not finite, and for labels that do not fit; the message names the batch.
+        Only masks, which are no call's first tensor, may hold -inf.
     """
     batch = _checks.integer("batch", batch, 1)
     axis = _checks.integer("batch_axis", batch_axis, 0)
@@ -211,6 +240,8 @@ def output_of(result: Any) -> Tensor:
         found = result.get(name) if isinstance(result, Mapping) else getattr(result, name, None)
         if isinstance(found, Tensor):
             return found
+    if is_dataclass(result):
+        result = [getattr(result, each.name) for each in fields(result)]
     for item in _leaves(result):
         if isinstance(item, Tensor) and item.is_floating_point() and item.ndim > 0:
             return item
@@ -318,6 +349,7 @@ def _as_batch(inputs: Any, labels: Any, model: nn.Module, axis: int, where: str)
     if tensors[0].ndim <= axis:
         raise ValueError(f"{where} must have an axis {axis} of inputs, got shape {tuple(tensors[0].shape)}")
     count = tensors[0].shape[axis]
+    _check_finite(tensors, where)
     if count == 0:
         raise ValueError(f"{where} must hold at least one input, got shape {tuple(tensors[0].shape)}")
     return Batch(args, kwargs, _checked_labels(labels, count, device, where), count, axis)
@@ -331,12 +363,16 @@ def _moved(item: Any, device: torch.device, dtype: torch.dtype, where: str) -> A
     if not isinstance(item, Tensor):
         return item
     item = item.detach().to(device)
-    if not item.is_floating_point():
-        return item
-    if not bool(torch.isfinite(item).all()):
-        wrong = [int(i) for i in torch.nonzero(~torch.isfinite(item))[0]]
-        raise ValueError(f"{where} must be finite, got {float(item[tuple(wrong)])} at index {tuple(wrong)}")
-    return item.to(dtype)
+    return item.to(dtype) if item.is_floating_point() else item
+
+
+def _check_finite(tensors: list[Tensor], where: str) -> None:
+    """Of all but the first, which may be masks that are added to scores, -inf is taken."""
+    for number, item in enumerate(tensors):
+        bad = ~torch.isfinite(item) if number == 0 else ~(item < math.inf)
+        if item.is_floating_point() and bool(bad.any()):
+            wrong = tuple(int(i) for i in torch.nonzero(bad)[0])
+            raise ValueError(f"{where} must be finite, got {float(item[wrong])} at index {wrong}")
 
 
 def _checked_labels(labels: Any, count: int, device: torch.device, where: str) -> Tensor | None:

@@ -51,7 +51,8 @@ def read(path: Path) -> dict[str, Any]:
         TypeError,
         AttributeError,
     ) as error:
-        raise ValueError(f"{wrong}: {str(error).partition(chr(10))[0]}") from None
+        reason = getattr(error, "strerror", None)  # PyTorch's own words advise to read it as a program
+        raise ValueError(f"{wrong}: {reason}" if reason else wrong) from None
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise ValueError(wrong)
     return content

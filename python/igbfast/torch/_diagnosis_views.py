@@ -28,6 +28,7 @@ _STYLES = {"edge of chaos": "green", "unknown": "yellow"}
 _ENDS = 12  # rows shown at either end of a deep model
 _NAMES = {True: (26, 20), False: (16, 13)}  # columns that names take, with much space and with little
 _BARS = 20  # classes shown one by one
+_BACKING = {"facecolor": "white", "alpha": 0.75, "pad": 0.4, "linewidth": 0.0}  # of words that lie over lines and bars
 
 
 def table(diagnosis: Diagnosis, width: int) -> Iterable[RenderableType]:
@@ -121,7 +122,7 @@ def _draw_gamma(ax: Axes, dataset: xr.Dataset) -> None:
     set_scale(ax, gamma)
     draw_neutrality(ax)
     for words in ax.texts:
-        words.set_bbox({"facecolor": "white", "alpha": 0.75, "pad": 0.4, "linewidth": 0.0})
+        words.set_bbox(_BACKING)
     lost = dataset["layer"].values[dataset["resolved"].values == 0]
     if len(lost):
         ax.axvspan(lost[0] - 0.5, lost[-1] + 0.5, color=GREY, alpha=0.12, linewidth=0)
@@ -142,7 +143,9 @@ def _draw_gradients(ax: Axes, diagnosis: Diagnosis) -> None:
     if not dataset.attrs["chain"]:
         with np.errstate(over="ignore"):
             profile = np.exp(gradient_profile(dataset))
-        ax.plot(layers, np.where(profile > 0.0, profile, np.nan), "-", color=GREY, linewidth=1.0, zorder=1)
+        (shown["compared by kind"],) = ax.plot(
+            layers, np.where(profile > 0.0, profile, np.nan), "-", color=GREY, linewidth=1.0, zorder=1
+        )
     if np.isfinite(points).any():
         ax.set_yscale("log")
     _set_layers(ax, dataset.sizes["layer"])
@@ -163,7 +166,7 @@ def _draw_guesses(ax: Axes, dataset: xr.Dataset) -> None:
     ax.bar(np.arange(len(fraction)), fraction, color=BLUE, width=0.8)
     ax.axhline(fair, color=GREY, linewidth=0.8, linestyle=":")
     ax.annotate("fair share", (1.0, fair), xytext=(0, 3), xycoords=ax.get_yaxis_transform(), textcoords="offset points",
-                color=GREY, fontsize=8, ha="right")  # fmt: skip
+                color=GREY, fontsize=8, ha="right", bbox=_BACKING)  # fmt: skip
     ax.set_ylim(0.0, 1.0)
     ax.set_ylabel("share of the inputs")
 

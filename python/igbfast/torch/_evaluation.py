@@ -59,7 +59,9 @@ class Examples:
         return len(self.labels)
 
     def take(self, indices: torch.Tensor | slice) -> Examples:
-        return Examples(self.inputs[indices], self.labels[indices])
+        """Copies of some of them: a model may write into what it is given."""
+        inputs = self.inputs[indices]
+        return Examples(inputs.clone() if isinstance(indices, slice) else inputs, self.labels[indices])
 
     def some(self, count: int | None) -> Examples:
         """At most so many of them, spread at random, the same ones whatever the seed of a run."""

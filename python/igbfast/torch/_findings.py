@@ -9,16 +9,21 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
+from scipy.optimize import brentq
 from scipy.signal import savgol_filter
 
+from ..ensemble import Ensemble
+from ..meanfield import propagate
 from ..simulation import spans
+from ._graph import Layer
 
 __all__ = ["STEP_TOLERANCE", "TOTAL_TOLERANCE", "Stretch", "findings", "gradient_profile", "phase_of", "stretches"]
 
@@ -33,6 +38,8 @@ LARGEST_TOTAL = 1e3
 
 _LEAST_STEPS = 4  # of a stretch, where there are so many
 _CRITICAL = 0.025  # factors of the weights by which they may be off
+_LARGEST_FACTOR = 32.0  # of the weights that is looked for
+_HOMOGENEOUS = ("linear", "relu", "abs", "leaky_relu(")  # names of functions of which phi(2 x) = 2 phi(x)
 _SMALLEST_NOISE = 0.03  # of log chi: what differs by less is not told apart
 _SKEWED = 10.0  # factor between the gradients of two classes that is worth a sentence
 _SIGNAL = 1e4  # factor that the signal's mean square may change by without a sentence
@@ -114,17 +121,27 @@ def stretches(dataset: xr.Dataset) -> tuple[Stretch, ...]:
 
 
 def phase_of(parts: Sequence[Stretch]) -> str:
-    """One word for all: that of the stretches off the edge of chaos, `mixed` if they differ, `unknown` without any."""
+    """One word for all: that of the stretches off the edge of chaos, `mixed` if they differ, `unknown` without any.
+
+    It fits the whole: where all stretches together change squared gradients by less than `TOTAL_TOLERANCE`, those of
+    one phase leave the model at the edge of chaos, and where they change them the other way, it is mixed.
+    """
     phases = {part.phase for part in parts} - {"edge of chaos"}
     if not parts:
         return "unknown"
-    return "mixed" if len(phases) > 1 else phases.pop() if phases else "edge of chaos"
+    if len(phases) > 1:
+        return "mixed"
+    total = math.prod(part.total for part in parts)
+    if not phases or 1.0 / TOTAL_TOLERANCE < total < TOTAL_TOLERANCE:
+        return "edge of chaos"
+    (phase,) = phases
+    return phase if (total > 1.0) == (phase == "chaotic") else "mixed"
 
 
-def findings(dataset: xr.Dataset, notes: Sequence[str] = ()) -> tuple[str, ...]:
-    """All that is worth saying, the phases first; `notes` are added at the end."""
+def findings(dataset: xr.Dataset, notes: Sequence[str] = (), layers: Sequence[Layer] = ()) -> tuple[str, ...]:
+    """All that is worth saying, the phases first; `notes` are added at the end, `layers` make advice surer."""
     return (
-        *_phases(dataset),
+        *_phases(dataset, layers),
         *_broken_gradients(dataset),
         *_guesses(dataset),
         *_prejudice(dataset),
@@ -198,11 +215,11 @@ def _segments(steps: FloatArray, least: int) -> list[int]:
 
 
 def _drifts(steps: FloatArray) -> bool:
-    """Whether steps go one way, by more than their tolerance and their noise."""
+    """Whether steps go one way, by more than their tolerance and their noise, or very far."""
     noisy = len(steps) >= _LEAST_STEPS
     error = float(steps.std(ddof=1)) / math.sqrt(len(steps)) if noisy else 0.0
     mean, total = abs(float(steps.mean())), abs(float(steps.sum()))
-    return mean > math.log(STEP_TOLERANCE) and (mean > 2.0 * error or total > math.log(LARGEST_TOTAL))
+    return (mean > math.log(STEP_TOLERANCE) and mean > 2.0 * error) or total > math.log(LARGEST_TOTAL)
 
 
 def _phase(steps: FloatArray) -> str:
@@ -223,14 +240,14 @@ def _stretch(profile: FloatArray, layers: NDArray[np.int64], begin: int, end: in
 # ---- Sentences -------------------------------------------------------------------------------------------------------
 
 
-def _phases(dataset: xr.Dataset) -> Iterator[str]:
+def _phases(dataset: xr.Dataset, layers: Sequence[Layer]) -> Iterator[str]:
     parts = stretches(dataset)
     if not parts:
         yield "the phase is not known: no gradient could be compared between two layers"
     for part in parts:
         where = spans(np.arange(part.first, part.last + 1))
         change = f"squared gradients {_change(dataset, part)}"
-        yield f"{where} are {_PHASE_WORDS[part.phase]}: {change}{_advice(dataset, part)}"
+        yield f"{where} are {_PHASE_WORDS[part.phase]}: {change}{_advice(dataset, part, layers)}"
 
 
 _PHASE_WORDS = {"ordered": "ordered", "edge of chaos": "at the edge of chaos", "chaotic": "chaotic"}
@@ -252,7 +269,7 @@ def _change(dataset: xr.Dataset, part: Stretch) -> str:
     return f"{step}, {_short(part.total) if part.total else 'none'} of them {verb} layer {part.first}"
 
 
-def _advice(dataset: xr.Dataset, part: Stretch) -> str:
+def _advice(dataset: xr.Dataset, part: Stretch, layers: Sequence[Layer]) -> str:
     """What to do about a stretch that is off the edge."""
     if part.phase == "edge of chaos":
         return ""
@@ -265,23 +282,88 @@ def _advice(dataset: xr.Dataset, part: Stretch) -> str:
         )
     if not dataset.attrs["chain"]:
         if branches and part.phase == "chaotic" and "normalisation" not in sources:
-            return f"; multiply the last weights of the {branches} branches by {_short(branches**-0.5)}, or use init_"
+            growth = part.chi ** (dataset.sizes["layer"] / branches) - 1.0  # of squared gradients, in each branch
+            factor = (branches * growth) ** -0.5  # (1 + factor^2 growth)^branches is then e at most
+            if factor < 1.0 - _CRITICAL:
+                return f"; multiply the last weights of the {branches} branches by {_short(factor)}, or use init_"
         return "; init_ says what can be done"
-    edge = at["sigma_w2_edge"].values
-    with np.errstate(invalid="ignore"):
-        factor = float(np.sqrt(np.mean(edge) / np.mean(at["sigma_w2"].values)))
+    expected = _theory(dataset, part, layers)
+    factor = _factor(at, part, expected)
     if abs(factor - 1.0) < _CRITICAL:
-        return "; the weights are at the edge of chaos of their activation: at this width that is chance"
-    if not math.isfinite(factor) and not at["pooled"].values.any():
-        factor = part.chi**-0.5
-    return f"; multiply the weights by {_short(factor, 3)}" if math.isfinite(factor) else "; initialise it with init_"
+        with np.errstate(divide="ignore"):
+            total = float(np.log(part.total))
+        explained = expected is not None and abs(total - expected(1.0)) < abs(expected(1.0))
+        why = "theory expects as much at this depth" if explained else "at this width that is chance"
+        return f"; the weights are at the edge of chaos of their activation: {why}"
+    if not math.isfinite(factor) or (factor > 1.0) != (part.phase == "ordered"):
+        return "; initialise it with init_"
+    return f"; multiply the weights by {_short(factor, 3)}"
+
+
+def _factor(at: xr.Dataset, part: Stretch, expected: Callable[[float], float] | None) -> float:
+    """What to multiply the weights of a stretch by; nan where nothing is known to help.
+
+    To the edge of chaos, unless theory expects that this takes more layers than there are; then so that theory expects
+    gradients as long at the first layer as at the last. Without theory, what the measured chi asks for, if phi does not
+    change with the size of the signal.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        factor = float(np.sqrt(np.mean(at["sigma_w2_edge"].values) / np.mean(at["sigma_w2"].values)))
+    if expected is not None and not abs(factor - 1.0) < _CRITICAL:
+        there = expected(factor) if math.isfinite(factor) else math.nan
+        return factor if abs(there) < math.log(TOTAL_TOLERANCE) else _root(expected, part.phase == "ordered")
+    scalable = all(str(name).startswith(_HOMOGENEOUS) for name in at["activation"].values)
+    if math.isfinite(factor) or at["pooled"].values.any() or not scalable or np.isnan(at["sigma_w2"].values).any():
+        return factor
+    return part.chi**-0.5
+
+
+def _root(expected: Callable[[float], float], up: bool) -> float:
+    """The factor, above 1 or below, at which squared gradients are expected to stay as they are; nan without one."""
+    begin, step = 0.0, 0.05 if up else -0.05
+    while abs(begin + step) < math.log(_LARGEST_FACTOR):
+        one, other = expected(math.exp(begin)), expected(math.exp(begin + step))
+        if not (math.isfinite(one) and math.isfinite(other)):
+            break
+        if one * other <= 0.0:
+            found = brentq(lambda power: expected(math.exp(power)), begin, begin + step, xtol=1e-3)
+            return math.exp(float(found))
+        begin, step = begin + step, 1.5 * step
+    return math.nan
+
+
+def _theory(dataset: xr.Dataset, part: Stretch, layers: Sequence[Layer]) -> Callable[[float], float] | None:
+    """Log of what theory makes of squared gradients over a stretch, by the factor of its weights; None if it cannot."""
+    before = [layer.before for layer in layers[part.first : part.last]]
+    kinds = {(each.activation, each.pool) for each in before}
+    if len(kinds) != 1 or not all(each.plain for each in before):
+        return None
+    ((activation, pool),) = kinds
+    assert activation is not None
+    at, first = dataset.sel(layer=slice(part.first + 1, part.last)), dataset.sel(layer=part.first)
+    sigma_w2, sigma_b2 = float(at["sigma_w2"].mean(skipna=False)), float(at["sigma_b2"].mean())
+    q0 = float(first["q"] - first["sigma_b2"]) / sigma_w2 if sigma_w2 > 0.0 else math.nan
+    if not (math.isfinite(q0) and q0 > 0.0):
+        return None
+
+    def total(factor: float) -> float:
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")  # where it overflows, the total is nan
+            try:
+                ens = Ensemble(activation, factor**2 * sigma_w2, sigma_b2, pool=pool)
+                return float(np.log(propagate(ens, part.last - part.first, q0=q0)["chi"].values).sum())
+            except ValueError:  # a function that theory does not take, such as one that grows too fast
+                return math.nan
+
+    return None if math.isnan(total(1.0)) else total
 
 
 def _broken_gradients(dataset: xr.Dataset) -> Iterator[str]:
     gradient, layers = dataset["gradient"].values, dataset["layer"].values
     none = layers[np.isnan(gradient)]
     if len(none):
-        yield f"no gradient reaches {spans(none)}: the output does not depend on {'it' if len(none) == 1 else 'them'}"
+        them = "it" if len(none) == 1 else "them"
+        yield f"no gradient reaches {spans(none)}: the output does not depend on {them}, or is cut off by detach"
     zero = layers[gradient == 0.0]
     if len(zero):
         around = not dataset.attrs["chain"] and zero[0] != layers[0]
@@ -310,7 +392,7 @@ def _guesses(dataset: xr.Dataset) -> Iterator[str]:
         rest = f"; {never} of the {len(fraction)} classes get none" if never and never < inputs else ""
         yield f"the untrained guess is biased: {share} ({fair_share}){rest}"
     else:
-        yield f"the untrained guess is fair: at most {share} ({fair_share})"
+        yield f"the untrained guess is fair, as far as {inputs} inputs tell: at most {share} ({fair_share})"
 
 
 def _prejudice(dataset: xr.Dataset) -> Iterator[str]:

@@ -32,6 +32,11 @@ class Before:
     note: str = ""
     """What is not known, and why."""
 
+    @property
+    def plain(self) -> bool:
+        """Whether the layer sees P(phi(y)) of another one, with nothing else in between."""
+        return self.source == "layer" and self.activation is not None and self.spatial_pool is None and not self.note
+
 
 @dataclass(frozen=True)
 class Layer:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from .. import _checks
+from .._report import Report
 from .._tables import number
 
 if TYPE_CHECKING:
@@ -68,7 +67,7 @@ class InitRow:
 
 
 @dataclass(frozen=True)
-class InitReport:
+class InitReport(Report):
     """What `init_` did. Print it for the table."""
 
     model: str
@@ -137,46 +136,8 @@ class InitReport:
         what = f"{done} of {len(self.rows)} layers {'would be set' if self.dry_run else 'set'}"
         return f"{what}, {self.weights} weights, stable {'gradients' if self.kind == 'gradient' else 'variance'}"
 
-    def summary(self, width: int = 120) -> str:
-        """The table as plain text; of more than 24 layers, those alike share a line.
-
-        Parameters
-        ----------
-        width : int, optional
-            Columns that the text may take, at least 72.
-
-        Returns
-        -------
-        str
-
-        Raises
-        ------
-        ValueError, TypeError
-            If `width` is not an integer of at least 72.
-
-        Examples
-        --------
-        >>> import torch
-        >>> from igbfast.torch import init_
-        >>> model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 10))
-        >>> print(init_(model, dry_run=True).summary())
-        Sequential: 2 of 2 layers would be set, orthogonal weights, stable gradients
-        <BLANKLINE>
-         layer   name    sees          sigma_w2   sigma_b2        q
-        ────────────────────────────────────────────────────────────
-             1   0       input           1.0000          0   1.0000
-             2   2       layer, relu     2.0000          0   1.0000
-        """
-        columns = _checks.integer("width", width, 72)
-        text = io.StringIO()
-        Console(file=text, width=columns, color_system=None, force_terminal=False, highlight=False).print(self)
-        return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
-
     def __repr__(self) -> str:
         return f"<InitReport of {self.model}: {self.sentence}>"
-
-    def __str__(self) -> str:
-        return self.summary()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         yield Text(f"{self.model}: {self.sentence}", style="bold")
@@ -250,7 +211,8 @@ def _range(values: Sequence[float], digits: int = 5) -> str:
     low, high = min(known), max(known)
     if number(low, digits) == number(high, digits):
         return number(low, digits)
-    return f"{number(low, 3)} to {number(high, 3)}"
+    short = [number(end, 3) for end in (low, high)]
+    return " to ".join(short) if float(short[0]) < float(short[1]) else short[1]
 
 
 def _remarks(report: InitReport) -> Iterator[RenderableType]:

@@ -65,7 +65,7 @@ class Reader:
         output = values[product.output]
         inner, together, shape = self._layout(output, kind, shown)
         fan_in, fan_out, groups = _fans(product, kind)
-        variance, bias_variance, bias = self._variances(product, whole)
+        bias = None if product.bias is None else self._parameters.get(product.bias)
         return Layer(
             number=product.position + 1,
             name=shown,
@@ -82,8 +82,8 @@ class Reader:
             shared=name is not None and self._all_uses[name] > 1,
             before=self._before(product.data),
             owner=self._modules.get(owner),
-            weight_variance=variance,
-            bias_variance=bias_variance,
+            weight_variance=product.weight_variance,
+            bias_variance=0.0 if bias is None else float(bias.detach().double().square().mean()),
             inner=inner,
             together=together,
         )
@@ -107,12 +107,6 @@ class Reader:
         else:
             shape = (each,) if each == nodes or each % nodes else (each // nodes, nodes)
         return inner, inner == each, shape
-
-    def _variances(self, product: Product, weight: nn.Parameter | None) -> tuple[float, float, nn.Parameter | None]:
-        bias = None if product.bias is None else self._parameters.get(product.bias)
-        bias_variance = 0.0 if bias is None else float(bias.detach().double().square().mean())
-        variance = math.nan if weight is None else float(weight.detach().double().var(correction=0))
-        return variance, bias_variance, bias
 
     # What lies before a layer
 

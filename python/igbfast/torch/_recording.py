@@ -144,6 +144,7 @@ class Product:
     operation: Operation
     data: Value
     weight: Value
+    weight_variance: float
     bias: str | None
     output: int
     sum: Operation | None = None  # the addition of the bias, where that is an operation of its own
@@ -229,7 +230,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[misc, unused-ignore]
             self._remember_base(function, tensor, args, written)
         if not values:
             return result
-        first = self._layer(operation, values[0])
+        first = self._layer(operation, values[0], args)
         if first is None:
             return result
         if self._on_layer is not None:
@@ -341,11 +342,11 @@ class Recorder(TorchDispatchMode):  # type: ignore[misc, unused-ignore]
 
     # Layers
 
-    def _layer(self, operation: Operation, output: Value) -> int | None:
+    def _layer(self, operation: Operation, output: Value, args: Any) -> int | None:
         """The position of the layer that is finished by this operation, if one is."""
         products = self.record.products
         if operation.name in _PRODUCTS and output.data:
-            product = self._product(operation, output)
+            product = self._product(operation, output, args)
             if product is None:
                 return None
             products.append(product)
@@ -359,7 +360,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[misc, unused-ignore]
     def _has_bias(self, position: int) -> bool:
         return self._with_bias is not None and position < len(self._with_bias) and self._with_bias[position]
 
-    def _product(self, operation: Operation, output: Value) -> Product | None:
+    def _product(self, operation: Operation, output: Value, args: Any) -> Product | None:
         at_data, at_weight, at_bias = _OPERANDS.get(operation.name, (0, 1, 2))
         values = self.record.values
         operands = [values[a.value] if isinstance(a, Reference) else None for a in operation.args]
@@ -367,12 +368,14 @@ class Recorder(TorchDispatchMode):  # type: ignore[misc, unused-ignore]
         if data is None or weight is None:
             return None
         if weight.data and not data.data:  # W x, not x W
-            data, weight = weight, data
+            data, weight, at_weight = weight, data, at_data
         if weight.data or not weight.parameters:
             return None
-        bias = operands[at_bias] if len(operands) > at_bias and at_bias not in (at_data, at_weight) else None
+        bias = operands[at_bias] if len(operands) > at_bias and len(operands) > 2 else None
         name = None if bias is None else bias.parameter
-        return Product(len(self.record.products), operation, data, weight, name, output.number)
+        # What was multiplied, be it a parameter or computed from several; later passes do not ask again.
+        variance = float(args[at_weight].detach().double().var(correction=0)) if self._with_bias is None else math.nan
+        return Product(len(self.record.products), operation, data, weight, variance, name, output.number)
 
     def _bias_added(self, operation: Operation, output: Value) -> int | None:
         """An addition of one parameter per node to what a product without a bias has just given finishes that layer."""
@@ -430,9 +433,17 @@ def _carried(operation: Operation, source: Value, value: Value, count: int) -> i
         axis = -1 if dropped == axis else axis - (dropped < axis)
     elif len(value.shape) != rank:
         return None
-    if axis < 0 or axis >= len(value.shape) or value.shape[axis] != size:
+    if axis < 0 or axis >= len(value.shape) or value.shape[axis] != size * _times(operation, size, value.shape[axis]):
         return None
     return inner * _trail(value, axis)
+
+
+def _times(operation: Operation, before: int, after: int) -> int:
+    """How often an axis follows itself, where batches are repeated or laid one behind the other."""
+    parts = [reference.value for reference in references(operation.args)]
+    if operation.name == "cat" and set(parts) <= set(operation.sources):
+        return len(parts)
+    return after // before if operation.name == "repeat" else 1
 
 
 def _order(operation: Operation, rank: int) -> list[int] | None:

@@ -62,7 +62,7 @@ class Replay:
             step = self._values[argument.value].operation if isinstance(argument, Reference) else None
             while step is not None and not step.sources and step.name in ("div_", "bernoulli_"):
                 if step.name == "bernoulli_":
-                    yield float(step.args[1])
+                    yield float(step.args[1]) if len(step.args) > 1 else 0.5  # defaults are not recorded
                 step = self._values[step.args[0].value].operation
 
     def notes(self, value: Value) -> list[str]:
@@ -148,7 +148,8 @@ def _named(values: NDArray[np.float64]) -> Activation | None:
         if _equal(Activation(name), values):
             return Activation(name)
     left, right = values[-4] / _GRID[-4], values[-1] / _GRID[-1]
-    leaky = Activation(f"{float(right)!r} * leaky_relu({float(left / right)!r})") if right else None
+    bent = right and left != right
+    leaky = Activation(f"{float(right)!r} * leaky_relu({float(left / right)!r})") if bent else None
     if right == 1.0:
         leaky = Activation(f"leaky_relu({float(left)!r})")
     if leaky is not None and _equal(leaky, values):

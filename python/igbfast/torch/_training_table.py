@@ -26,8 +26,8 @@ def training_table(run: Training) -> Iterable[RenderableType]:
     dataset, attrs = run.dataset, run.dataset.attrs
     tested, gradients = "test_accuracy" in dataset, "gradient_class" in dataset
     table = _table(
-        ["step", "loss", "accuracy", *(["test accuracy"] if tested else []), "largest class", "its share"]
-        + (["gradients, least", "and largest class"] if gradients else [])
+        ["\nstep", "\nloss", "\naccuracy", *(["test\naccuracy"] if tested else []), "largest\nclass", "its\nshare"]
+        + (["gradients,\nleast class", "\nlargest class"] if gradients else [])
     )
     for index in _spread_in_the_logarithm(dataset["step"].values):
         at = dataset.isel(step=index)

@@ -186,7 +186,7 @@ class Data:
         """
         if over is None:
             return self
-        _checks.choice("over", over, ("features", "channels", "inputs"))
+        _checks.choice("over", over, _NORMALISATIONS)
         if over == "inputs":
             return replace(self, inputs=_unit_mean_square(self.inputs), test_inputs=_unit_mean_square(self.test_inputs))
         flat = self.inputs.ndim == 2
@@ -431,6 +431,8 @@ def cifar100(folder: str | PathLike[str], labels: str = "fine") -> Data:
     read = _cifar.read(folder, _cifar.CIFAR100_FINE if fine else _cifar.CIFAR100_COARSE)
     return _from_cifar(read, 100 if fine else 20, "CIFAR-100" if fine else "CIFAR-100, coarse")
 
+
+_NORMALISATIONS = ("features", "channels", "inputs")
 
 _LOADERS: dict[str, Callable[..., Data]] = {
     loader.__name__: loader for loader in (digits, gaussian, blobs, mnist, fashion_mnist, cifar10, cifar100)

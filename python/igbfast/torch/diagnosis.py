@@ -6,7 +6,6 @@ the theory: ordered, at the edge of chaos, chaotic; neutral or prejudiced.
 
 from __future__ import annotations
 
-import io
 import math
 import os
 import re
@@ -21,6 +20,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from .. import _checks, _saving
+from .._report import Report
 from ..meanfield import moments
 from ..phases import edge_of_chaos
 from ..validation import save_netcdf
@@ -46,7 +46,7 @@ class NotTrainableError(AssertionError):
 
 
 @dataclass(frozen=True)
-class Diagnosis:
+class Diagnosis(Report):
     """What the layers of a model do, and what it means.
 
     Print it for the table and the findings, or draw it with `plot`.
@@ -62,7 +62,7 @@ class Diagnosis:
     `activation`         the function before it, `""` where it could not be told
     `pooled`             1 where a pool over positions lies in between, else 0
     `units`              numbers in its output for one input
-    `sigma_w2`           fan-in times the variance of its weights; nan where they are computed from several parameters
+    `sigma_w2`           fan-in times the variance of its weights, as they are multiplied
     `sigma_b2`           mean square of its biases
     `sigma_w2_edge`      edge of chaos of the activation before it, at the mean `sigma_b2` of the layers that have it
     `sigma_mu2`          variance over the units of their centres (means over the inputs), less sigma_y2 / inputs
@@ -103,38 +103,6 @@ class Diagnosis:
         length = self.dataset["gradient"].values * self.dataset["units"].values
         with np.errstate(invalid="ignore", divide="ignore"):
             return float(length[0] / length[-1])
-
-    def summary(self, width: int = 120) -> str:
-        """The table and the findings as plain text; of deep models the first and the last layers.
-
-        Parameters
-        ----------
-        width : int, optional
-            Columns that the text may take, at least 72.
-
-        Returns
-        -------
-        str
-
-        Raises
-        ------
-        ValueError, TypeError
-            If `width` is not an integer of at least 72.
-
-        Examples
-        --------
-        >>> import torch
-        >>> import igbfast.torch as igt
-        >>> model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
-        >>> "squared" in igt.diagnose(model, torch.randn(20, 8)).summary()
-        True
-        """
-        from rich.console import Console
-
-        columns = _checks.integer("width", width, 72)
-        text = io.StringIO()
-        Console(file=text, width=columns, color_system=None, force_terminal=False, highlight=False).print(self)
-        return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
     def plot(self) -> Figure:
         """The figure: gamma by layer, squared gradients by layer, class fractions.
@@ -235,20 +203,10 @@ class Diagnosis:
         layers = self.dataset.sizes["layer"]
         return f"<Diagnosis of {attrs['model']}: {layers} layers, {attrs['inputs']} inputs; {self.phase}>"
 
-    def __str__(self) -> str:
-        return self.summary()
-
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         from ._diagnosis_views import table
 
         return table(self, options.max_width)
-
-    def _repr_html_(self) -> str:
-        from rich.console import Console
-
-        console = Console(file=io.StringIO(), record=True, width=120, force_jupyter=False)
-        console.print(self)
-        return console.export_html(inline_styles=True, code_format="<pre>{code}</pre>")
 
 
 def diagnose(
@@ -354,7 +312,7 @@ def diagnose(
     if measured.inputs < 2:
         raise ValueError("inputs must hold at least 2 inputs, got 1")
     dataset = _dataset(measured, traced, type(inside).__name__, seed)
-    return Diagnosis(dataset, findings(dataset, tuple(_notes(whole, traced))), traced.layers)
+    return Diagnosis(dataset, findings(dataset, tuple(_notes(whole, traced)), traced.layers), traced.layers)
 
 
 def _set_seed(model: torch.nn.Module, seed: int) -> None:
@@ -401,7 +359,7 @@ class _Measured:
             where = f"batch {number} has {this}, batch 0 {first}"
             raise ValueError(f"labels must come with all batches or with none: {where}")
         together = any(_mixes_inputs(module) for module in self.traced.model.modules())
-        for piece in [batch] if together else batch.pieces(self._most):
+        for piece in batch.pieces(batch.count if together else self._most):
             self._add(piece)
 
     def _add(self, batch: Batch) -> None:
@@ -547,23 +505,16 @@ def _edges(layers: Sequence[Layer]) -> FloatArray:
     edges = np.full(len(layers), np.nan)
     kinds: dict[Any, list[int]] = {}
     for at, layer in enumerate(layers):
-        if _plain(layer):
+        if layer.before.plain:
             kinds.setdefault((layer.before.activation, layer.before.pool), []).append(at)
     for (activation, pool), members in kinds.items():
         bias = float(np.mean([layers[at].bias_variance for at in members]))
         try:
-            edges[members] = edge_of_chaos(activation, bias, pool=pool)
+            with np.errstate(all="ignore"):
+                edges[members] = edge_of_chaos(activation, bias, pool=pool)
         except ValueError:  # a function that theory does not take, such as one that grows too fast
             continue
     return edges
-
-
-def _plain(layer: Layer) -> bool:
-    """Whether a layer sees P(phi(y)) of another, with nothing else in between."""
-    before = layer.before
-    return (
-        before.source == "layer" and before.activation is not None and before.spatial_pool is None and not before.note
-    )
 
 
 def _chi(
@@ -581,7 +532,7 @@ def _chi(
             continue
         with np.errstate(invalid="ignore", divide="ignore"):
             measured[at] = lengths[at] / lengths[following[0]]
-        if _plain(after) and np.isfinite(q[at]):
+        if after.before.plain and np.isfinite(q[at]):
             slope2 = _mean_squared_slope(after, float(q[at]))
             expected[at] = sigma_w2[following[0]] * slope2 / (1.0 - after.before.dropout)
     return measured, expected

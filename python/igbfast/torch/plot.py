@@ -97,7 +97,7 @@ def training(runs: Training | xr.Dataset | Sequence[Training | xr.Dataset], labe
         raise ValueError(f"labels must be as many as runs, got {len(names)} for {len(datasets)}")
     with mpl.rc_context(STYLE):
         figure = plt.figure(figsize=(9.6, 3.2), layout="constrained")
-        axes = figure.subplots(1, 3)
+        axes = figure.subplots(1, 3, sharex=True)
         for index, (dataset, name) in enumerate(zip(datasets, names, strict=True)):
             _draw_training(axes, dataset, name, index)
         for ax in axes:
@@ -105,7 +105,7 @@ def training(runs: Training | xr.Dataset | Sequence[Training | xr.Dataset], labe
         _, _, shares = axes
         draw_fair_share(shares, datasets[0])
         if len(names) > 1:
-            figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=min(len(names), 4))
+            figure.legend(*shares.get_legend_handles_labels(), loc="outside upper center", ncols=min(len(names), 4))
     return figure
 
 
@@ -154,7 +154,9 @@ def add_footnote(
     attrs = dataset.attrs
     named = [f"{name} {attrs[name]}" for name in sizes]
     words = [attrs["activation"], rf"$\sigma_b^2 = {attrs['sigma_b2']:g}$", *named] if model == "mlp" else [model]
-    figure.supxlabel(f"{', '.join(words)}, {attrs['data']}, {dataset.sizes['seed']} networks each; {more}", fontsize=8)
+    count = dataset.sizes["seed"]
+    each = "1 network each" if count == 1 else f"{count} networks each"
+    figure.supxlabel(f"{', '.join(words)}, {attrs['data']}, {each}; {more}", fontsize=8)
 
 
 def draw_over_steps(ax: Axes, values: xr.DataArray, label: str, index: int) -> None:

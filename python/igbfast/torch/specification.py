@@ -150,7 +150,7 @@ class Spec:
             data = data.parity()
         wanted = self.data.get("normalise", [])
         for over in [wanted] if isinstance(wanted, str) else wanted:
-            data = data.normalised(over)
+            data = data.normalised(_checks.choice("normalise", over, datasets._NORMALISATIONS))
         return data
 
     def make_model(self, data: Data, generator: Any = None) -> torch.nn.Module:
@@ -283,11 +283,7 @@ def run_spec(
     KeyboardInterrupt
         On Ctrl-C; after the checkpoint has been written, if there is one.
     """
-    files = {
-        name: _saving.checked_target(f"[output] {name}", path, _SUFFIXES[name]) for name, path in spec.output.items()
-    }
-    if "figure" in files:
-        require_matplotlib()
+    files = checked_files(spec)
     if resume and "checkpoint" not in files:
         raise ValueError("resume needs a checkpoint in [output]")
     start = prepared(spec)
@@ -305,6 +301,16 @@ def run_spec(
     run.dataset.attrs.update(start.attributes)
     _write(run, files)
     return run
+
+
+def checked_files(spec: Spec) -> dict[str, Path]:
+    """The files of `[output]`, if all can be written; OSError, ValueError or ImportError that names the key if not."""
+    files = {
+        name: _saving.checked_target(f"[output] {name}", path, _SUFFIXES[name]) for name, path in spec.output.items()
+    }
+    if "figure" in files:
+        require_matplotlib()
+    return files
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ import xarray as xr
 
 from .. import _checks, _saving
 from .._progress import progress_bar
+from .._report import Report
 from ..validation import save_netcdf
 from ._batches import unwrapped
 from ._evaluation import modes_kept, own_randomness, predicted
@@ -43,7 +44,7 @@ _REDRAWN = 200  # times that a progress bar changes in a run; a redraw costs as 
 
 
 @dataclass(frozen=True, eq=False)
-class Training:
+class Training(Report):
     """What was logged while a model was trained, and the model.
 
     Print it for a table of some steps.
@@ -133,26 +134,6 @@ class Training:
         with _saving.whole_file(target) as draft:
             draft.write_text(_as_csv(self.dataset), encoding="utf-8")
 
-    def summary(self, width: int = 104) -> str:
-        """The table as plain text: some steps from the first to the last, and when the bias was absorbed.
-
-        Parameters
-        ----------
-        width : int, optional
-            Columns that the text may take, at least 72.
-
-        Raises
-        ------
-        ValueError, TypeError
-            If `width` is not an integer of at least 72.
-        """
-        from rich.console import Console
-
-        text = io.StringIO()
-        columns = _checks.integer("width", width, 72)
-        Console(file=text, width=columns, color_system=None, force_terminal=False, highlight=False).print(self)
-        return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
-
     def plot(self) -> Figure:
         """The figure: loss, accuracy and the largest class fraction by step.
 
@@ -186,9 +167,6 @@ class Training:
     def __repr__(self) -> str:
         attrs = self.dataset.attrs
         return f"<Training of {attrs['model']} on {attrs['data']}, {attrs['optimizer']}: {self.sentence}>"
-
-    def __str__(self) -> str:
-        return self.summary()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         from ._training_table import training_table
@@ -329,6 +307,7 @@ def train(
     with (
         modes_kept(inner),
         own_randomness(inner, settings.seed),
+        torch.inference_mode(False),
         torch.enable_grad(),
         progress_bar("training", progress) as show,
     ):

@@ -56,7 +56,7 @@ def generator(seed: int, stream: int = 0) -> Any:
 
 def numbers(name: str, values: Sequence[float] | float) -> tuple[float, ...]:
     """Positive numbers, each once and in order, of which there is at least one: a single one stands for itself."""
-    given = (values,) if isinstance(values, (int, float)) else tuple(values)
+    given = (values,) if isinstance(values, (int, float, str)) else tuple(values)
     if not given:
         raise ValueError(f"{name} must be at least one number, got none")
     return tuple(sorted({_checks.positive_finite(name, value) for value in given}))

@@ -192,8 +192,8 @@ def _sentence(at: xr.Dataset, edge: float) -> str:
     share = 100.0 * float(at["largest_fraction"].mean())
     return (
         f"sigma_w2 = {weight:g} ({side}): {share:.0f} % of the inputs go to one class; squared gradients of the first "
-        f"layer, median over {favoured.size} networks: {_shown(favoured)} for inputs of the favoured class, "
-        f"{_shown(others)} for the others, {_shown(favoured / others)} to 1; below 0.001 to 1 in {below}."
+        f"layer, medians over {favoured.size} networks: {_shown(favoured)} for inputs of the favoured class, "
+        f"{_shown(others)} for the others, ratio {_shown(favoured / others)} (below 0.001 in {below} of them)."
     )
 
 

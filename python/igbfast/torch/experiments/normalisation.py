@@ -16,7 +16,7 @@ from ...ensemble import Ensemble
 from ...meanfield import propagate
 from ...phases import edge_of_chaos
 from ..models import MLP
-from ..plot import add_footnote, draw_points, mark_plainly, mean_and_error
+from ..plot import add_footnote, draw_points, mark_plainly, with_error
 from ._experiment import attributes, generator, measured, numbers, seeds_of
 from ._signals import signals
 from ._starts import prepared
@@ -168,10 +168,9 @@ def verdict(dataset: xr.Dataset) -> str:
     for name in dataset["model"].values:
         at = dataset.sel(model=name)
         growth, c = (_range(at[quantity]) for quantity in ("growth", "c"))
-        lines.append(f"{name}: squared gradients grow by {growth} per layer; c goes from {c}.")
+        lines.append(f"{name}: squared gradients change by factors of {growth} per layer; c goes from {c}.")
     return "\n".join(lines)
 
 
 def _range(values: xr.DataArray) -> str:
-    mean, error = mean_and_error(values)
-    return f"{mean[0]:.3f} ± {error[0]:.3f} to {mean[-1]:.3f} ± {error[-1]:.3f}"
+    return " to ".join(with_error(values[end]) for end in (0, -1))
