@@ -11,6 +11,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import xarray as xr
+from rich.console import Console
+from rich.text import Text
 
 import igbfast as igb
 
@@ -727,28 +729,75 @@ def test_criticality_that_is_slow_is_told_from_chance():
 
 
 def test_one_phase_of_a_few_layers_is_not_that_of_the_whole():
-    """Of 51 layers 6 grow by 1.2, 3 in all; or by 1.5, 11 in all; and stretches that outweigh each other."""
-    for few, many, phase in ((1.2, 1.0, "edge of chaos"), (1.5, 1.0, "chaotic"), (1.5, 0.995, "chaotic")):
+    """Of 51 layers 6 grow by 1.2, 3 in all; or by 1.8, 34 in all; and stretches that outweigh each other."""
+    for few, many, phase in ((1.2, 1.0, "edge of chaos"), (1.8, 1.0, "chaotic"), (1.8, 0.995, "chaotic")):
         steps = np.repeat(np.log([few, many]), [6, 45])
         parts = _findings.stretches(handmade(np.append(np.cumsum(steps[::-1])[::-1], 0.0)))
         assert _findings.phase_of(parts) == phase, (few, many)
     chaotic, edge = _findings.Stretch(1, 7, "chaotic", 1.4, 7.0), _findings.Stretch(7, 90, "edge of chaos", 0.96, 0.03)
     assert _findings.phase_of([chaotic, edge]) == "edge of chaos"
-    assert _findings.phase_of([chaotic, _findings.Stretch(7, 90, "edge of chaos", 0.95, 0.01)]) == "mixed"
+    assert _findings.phase_of([chaotic, _findings.Stretch(7, 90, "edge of chaos", 0.92, 0.001)]) == "mixed"
 
 
 def test_small_steps_add_up():
-    """1.04 a layer is little; 200 layers make 2500 of it, more than an edge of chaos may."""
-    for depth, phase in ((30, "edge of chaos"), (200, "chaotic")):
-        (part,) = _findings.stretches(handmade(np.log(1.04) * -np.arange(depth)))
-        assert part.phase == phase, depth
+    """1.04 a layer is little; 200 layers make 2500 of it, more than an edge of chaos may. One rule for all lengths."""
+    for depth, chi, phase in (
+        (30, 1.04, "edge of chaos"),
+        (31, 1.06, "edge of chaos"),  # 5.7 in all
+        (62, 1.04, "chaotic"),  # 11 in all: what counts is the whole
+        (200, 1.04, "chaotic"),
+        (11, 0.692, "ordered"),  # 0.025 in all
+        (2, 0.6, "edge of chaos"),
+        (2, 0.4, "ordered"),  # a step is held to 2, whatever comes of it
+    ):
+        (part,) = parts = _findings.stretches(handmade(-np.log(chi) * np.arange(depth)))
+        assert part.phase == phase, (depth, chi)
+        assert _findings.phase_of(parts) == phase, (depth, chi)
+
+
+def test_scatter_makes_no_ordered_chain_critical():
+    """0.692 a layer, by turns 0.34 and 1.4: what is lost in ten layers counts, not how evenly."""
+    steps = np.log(0.692) + np.tile([0.7, -0.7], 5)
+    (part,) = _findings.stretches(handmade(np.append(np.cumsum(steps[::-1])[::-1], 0.0)))
+    assert part.phase == "ordered"
+    assert part.total == pytest.approx(0.692**10)
+
+
+def test_phases_in_words():
+    """Layers up to the bounds of assert_trainable are said to train; stable gradients are said to be so."""
+    for chi, words in (
+        (0.998, "are stable (0.998 a layer, 0.98 of them reach layer 1)"),
+        (1.0, "are stable (1 a layer, all of them reach layer 1)"),
+        (1.1, "are stable (1.1 a layer, 2.4 times as large at layer 1)"),
+        (1.6, "grow by 1.6 a layer, 69 times as large at layer 1, within what trains (0.001 to 1000)"),
+        (3.0, "grow by 3 a layer, 2e+04 times as large at layer 1; multiply"),
+        (0.6, "shrink by 0.6 a layer, 0.01 of them reach layer 1, within what trains (0.001 to 1000)"),
+        (0.1, "shrink by 0.1 a layer, 1e-9 of them reach layer 1; multiply"),
+    ):
+        ds = handmade(-np.log(chi) * np.arange(10))
+        sentence = _findings.findings(ds)[0]
+        assert f"squared gradients {words}".replace("e+04", "e4") in sentence
+        assert ("within what trains" in sentence) == (
+            not any(_findings.untrainable(ds)) and "edge of chaos" not in sentence
+        )
+
+
+def test_no_factor_where_deviations_of_the_variance_grow():
+    """A chain of 60 SiLU needs q at the one unstable value at which chi is 1: 10 % off, it is 1e-8 of what it was."""
+    x = torch.randn(60, 64, generator=seeded(1))
+    deep = diagnose(chain(60, 64, nn.SiLU, 1.0 / 3.0, 0.003), x)
+    assert deep.phase == "ordered"
+    assert deep.findings[0].endswith("initialise it with init_(model, inputs=...)")
+    ens = igb.Ensemble("silu", 2.7**2 / 3.0, 0.003)
+    totals = [float(np.log(igb.propagate(ens, 59, q0=q0).chi).sum()) for q0 in (0.8, 1.0, 1.25)]
+    assert np.ptp(totals) > math.log(1e6)
 
 
 def test_bias_of_the_guess_in_words():
     ds = handmade(np.zeros(10))
     ds["class_fraction"] = ("class", [0.01, 0.97, 0.02, 0.0])
     text = " ".join(_findings.findings(ds))
-    assert "97 % of the inputs go to class 1 (a fair share is 25 %)" in text
+    assert "97 % of the inputs go to class 1 (a fair share is 25 %); 1 of the 4 classes gets none" in text
     ds["class_fraction"] = ("class", [0.2, 0.3, 0.24, 0.26])
     assert "the untrained guess is fair, as far as 100 inputs tell" in " ".join(_findings.findings(ds))
 
@@ -774,6 +823,43 @@ def test_assert_trainable():
         diagnose(chain(30, sigma_w2=9.0), x).assert_trainable()
     with pytest.raises(ValueError, match="min_ratio must be a positive finite number, got 0"):
         good.assert_trainable(0)
+
+
+def test_assert_trainable_does_not_pass_where_nothing_was_compared():
+    class Hidden(nn.Module):  # as in a recurrent network whose matrices are multiplied by one fused operation
+        def __init__(self):
+            super().__init__()
+            self.pairs, self.head = nn.Bilinear(8, 8, 12), nn.Linear(12, 3)
+
+        def forward(self, x):
+            return self.head(self.pairs(x, x))
+
+    torch.manual_seed(1)
+    found = diagnose(Hidden(), torch.randn(20, 8), torch.arange(20) % 3)
+    assert found.phase == "unknown"
+    with pytest.raises(NotTrainableError, match="nothing was compared: 1 layer seen") as caught:
+        found.assert_trainable()
+    assert "pairs.weight: used by" in str(caught.value)
+    found.assert_trainable(allow_unknown=True)
+    with pytest.raises(TypeError, match="allow_unknown"):
+        found.assert_trainable(allow_unknown=1)
+    assert found.summary().startswith("Hidden: 1 layer, ")
+
+
+def test_colours_follow_assert_trainable():
+    """Chaotic by a factor of 60 is no alarm; by 1e5 it is."""
+    x = torch.randn(60, 64, generator=seeded(1))
+    for depth, style in ((12, "yellow"), (30, "bold red")):
+        found = diagnose(chain(depth, 64, nn.ReLU, 3.0, 0.0), x)
+        assert found.phase == "chaotic"
+        texts = [item for item in found.__rich_console__(Console(), Console().options) if isinstance(item, Text)]
+        told = [text for text in texts if text.plain.startswith(("phase:", "* layers 1 to"))]
+        assert [str(text.style) for text in told] == [style, style]
+        if style == "yellow":
+            found.assert_trainable()
+        else:
+            with pytest.raises(NotTrainableError):
+                found.assert_trainable()
 
 
 # ---- What it looks like ----------------------------------------------------------------------------------------------
@@ -826,14 +912,27 @@ def test_datasets_survive_a_file(tmp_path):
         ((torch.ones(1, 64),), "inputs must hold at least 2 inputs, got 1"),
         ((torch.full((3, 64), math.inf),), "inputs must be finite, got inf at index"),
         ((torch.ones(3, 64), [0, 1, 7]), "labels must be from 0 to 2, one of the outputs, got 7"),
-        ((torch.ones(3, 64), [0, -1, 1]), "labels must be 0 or more, got -1"),
-        ((torch.ones(3, 64), [0, 1]), "labels must be one class for each of the 3 inputs"),
+        ((torch.ones(3, 64), [0, -1, 1]), "labels must be 0 or more, got -1$"),
+        (([(torch.ones(3, 64), torch.tensor([0, -1, 2]))],), "labels must be 0 or more, got -1 in batch 0 of inputs"),
+        ((torch.ones(3, 64), [0, 1]), r"labels must be one class for each of the 3 inputs, got shape \(2,\)$"),
+        (
+            (torch.ones(3, 64), np.zeros((3, 5), int)),
+            r"got shape \(3, 5\); without labels, gradients are those of a random read-out of the outputs",
+        ),
+        ((torch.ones(3, 60),), r"the model does not take inputs of shape \(N, 60\): mat1 and mat2 shapes cannot"),
         (([(torch.ones(3, 64), torch.tensor([0, 1, 2])), torch.ones(3, 64)],), "batch 1 has none, batch 0 some"),
     ],
 )
 def test_bad_inputs(arguments, message):
     with pytest.raises(ValueError, match=message):
         diagnose(chain(2, classes=3), *arguments)
+
+
+def test_a_data_gives_its_inputs_and_labels():
+    model, data = chain(3, classes=4), igb.torch.data.gaussian(30, 64, 4, seed=1)
+    xr.testing.assert_identical(diagnose(model, data).dataset, diagnose(model, data.inputs, data.labels).dataset)
+    with pytest.raises(ValueError, match="labels must not be given beside a Data"):
+        diagnose(model, data, data.labels)
 
 
 def test_bad_models_and_arguments():

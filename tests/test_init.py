@@ -538,6 +538,7 @@ def test_parameters_without_a_layer_are_told_apart():
     assert dict(report.left)["norm.weight"] == "belongs to LayerNorm"
     assert "did not run" in dict(report.left)["unused.weight"]
     assert any("unused.weight" in line for line in report.missing)
+    assert "1 of 2 layers set (not 1 matrix in which no layer is seen)" in report.summary()
 
 
 def test_attention_between_two_signals_is_drawn_as_a_whole():
@@ -616,6 +617,8 @@ def test_models_without_values_are_refused(make, message):
         ({"inputs": gaussian(3, 30), "example": gaussian(3, 30)}, ValueError, "example must not be given together"),
         ({"inputs": gaussian(3, 30), "labels": [0, 1, 10]}, ValueError, "labels must be below 10"),
         ({"inputs": []}, ValueError, "at least one batch"),
+        ({"inputs": gaussian(9, 29)}, ValueError, r"the model does not take inputs of shape \(N, 29\): mat1"),
+        ({"example": gaussian(9, 29)}, ValueError, r"the model does not take inputs of shape \(N, 29\): mat1"),
         ({"batch_axis": 1}, ValueError, "batch_axis must be 0"),
     ],
 )
@@ -625,6 +628,16 @@ def test_bad_arguments_leave_the_model_alone(options, error, message):
     with pytest.raises(error, match=message):
         init_(model, **options)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_data_gives_its_inputs_and_labels():
+    data, found = igb.torch.data.gaussian(40, 30, 10, seed=1), []
+    for given in ({"inputs": data}, {"inputs": data.inputs, "labels": data.labels}, {"inputs": data.inputs}):
+        model = mlp(nn.Tanh, 20, 3)
+        init_(model, generator=seeded(), **given)
+        found.append(torch.cat([parameter.flatten() for parameter in model.parameters()]))
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])  # of whose losses the gradients are others
 
 
 # ---- The report ------------------------------------------------------------------------------------------------------

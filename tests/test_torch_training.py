@@ -943,3 +943,19 @@ def test_experiments_from_the_command_line(tmp_path):
         wrong = run_command("experiment", *arguments)
         assert wrong.exit_code == 2
         assert message in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    "line, replacement, message",
+    [
+        ("steps = 300", "steps = -3  #", r"run.toml: \[training\] steps must be an integer of at least 0, got -3"),
+        ('kind = "mlp"', 'kind = "cnn"  #', r"run.toml: \[model\] key 'width' is unknown; did you mean 'channels'\?"),
+    ],
+)
+def test_errors_of_a_spec_name_the_file_and_the_nearest_word(tmp_path, line, replacement, message):
+    from igbfast.torch.specification import prepared
+
+    assert line in EXAMPLE
+    (tmp_path / "run.toml").write_text(EXAMPLE.replace(line, replacement))
+    with pytest.raises(ValueError, match=message):
+        prepared(read_spec(tmp_path / "run.toml"))

@@ -433,6 +433,7 @@ def test_batches_of_all_kinds():
     for inputs, given in (
         (x, labels),
         (x.numpy(), labels.numpy()),
+        (igb.torch.Data(x, labels), None),
         (loader, None),
         ([(x[:4], labels[:4]), (x[4:], labels[4:])], None),
     ):
@@ -457,7 +458,9 @@ def test_batches_of_all_kinds():
         ((torch.zeros(1, 3), torch.tensor([[float("nan")]])), None, ValueError, r"finite, got nan at index \(0, 0\)"),
         (7, None, TypeError, "inputs must be a tensor"),
         (torch.zeros(2, 3), [0], ValueError, "one class for each of the 2 inputs"),
-        (torch.zeros(2, 3), [0, -1], ValueError, "labels must be 0 or more, got -1"),
+        (torch.zeros(2, 3), [0, -1], ValueError, "labels must be 0 or more, got -1$"),
+        (torch.zeros(2, 3), [[0, 1], [1, 0]], ValueError, r"shape \(2, 2\); without labels, gradients are those of"),
+        (igb.torch.Data(torch.zeros(2, 3), [0, 1]), [0, 1], ValueError, "labels must not be given beside a Data"),
         (torch.zeros(2, 3), [0.5, 1.0], TypeError, "labels must be whole numbers"),
         ([torch.zeros(2, 3)], [0, 1], ValueError, "labels must come with the batches"),
     ],

@@ -158,6 +158,7 @@ def experiment_command(
     from . import cli
 
     with cli._one_line_errors(), _with_torch():
+        from .torch.data import needs_folder
         from .torch.experiments import EXPERIMENTS
 
         if name is None:
@@ -169,6 +170,8 @@ def experiment_command(
             _say(_options_table(experiment))
             return
         chosen = {**(experiment.paper if paper else {}), **_settings(settings or [], experiment)}
+        if chosen.get("folder") is None and needs_folder(chosen.get("data", "")):
+            raise ValueError(f"{chosen['data']} lies in a folder of files: say which by --set folder=FOLDER")
         output_file, figure_file = cli._checked_files(output, figure)
         if not quiet:
             said = ", ".join(f"{key} = {value}" for key, value in (experiment.defaults | chosen).items())

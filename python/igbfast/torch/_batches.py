@@ -14,8 +14,9 @@ import torch.utils.checkpoint as checkpointing
 from torch import Tensor, nn
 
 from .. import _checks
+from .data import Data
 
-__all__ = ["Batch", "batches_of", "example_of", "output_of", "run", "untouched", "unwrapped"]
+__all__ = ["Batch", "batches_of", "example_of", "must_fit", "output_of", "run", "untouched", "unwrapped"]
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,18 @@ def run(model: nn.Module, batch: Batch) -> Any:
     """What the model makes of the batch; parts that are compiled or checkpointed run as they were written."""
     with _uncompiled(model), _not_checkpointed(), _uncached():
         return model(*batch.args, **batch.kwargs)
+
+
+@contextmanager
+def must_fit(batch: Batch) -> Iterator[None]:
+    """Around the first run of a model: what PyTorch says of inputs that do not fit, with the shape that was given."""
+    try:
+        yield
+    except RuntimeError as error:
+        shapes = [["N" if at == batch.batch_axis else str(n) for at, n in enumerate(t.shape)] for t in batch.tensors]
+        shown = ", ".join(f"({', '.join(shape)}{',' * (len(shape) == 1)})" for shape in shapes)
+        reason = str(error).rpartition("RuntimeError: ")[2].strip().partition("\n")[0]  # of scripted models, the last
+        raise ValueError(f"the model does not take inputs of shape {shown}{reason and f': {reason}'}") from error
 
 
 def _uncompiled(model: nn.Module) -> AbstractContextManager[Any]:
@@ -189,12 +202,12 @@ def batches_of(
 
     Parameters
     ----------
-    inputs : Tensor, array, tuple, dict or iterable
-        One tensor or array of inputs; a tuple of them (positional arguments) or a dict (arguments by name); or an
-        iterable of such things, as a DataLoader is, each with or without its labels: `(inputs, labels)`, or `"labels"`
-        in a dict.
+    inputs : Tensor, array, tuple, dict, Data or iterable
+        One tensor or array of inputs; a tuple of them (positional arguments) or a dict (arguments by name); a `Data`,
+        of which inputs and labels for training are taken; or an iterable of such things, as a DataLoader is, each with
+        or without its labels: `(inputs, labels)`, or `"labels"` in a dict.
     labels : array_like of int, optional
-        The class of each input, where `inputs` is not an iterable of batches.
+        The class of each input, where `inputs` is neither a `Data` nor an iterable of batches.
     model : Module
         Says where the inputs go and in which precision.
     batch : int
@@ -210,13 +223,17 @@ def batches_of(
     """
     batch = _checks.integer("batch", batch, 1)
     axis = _checks.integer("batch_axis", batch_axis, 0)
+    if isinstance(inputs, Data):
+        if labels is not None:
+            raise ValueError("labels must not be given beside a Data, which has its own")
+        inputs, labels = inputs.inputs, inputs.labels
     if isinstance(inputs, (Tensor, np.ndarray)) or _is_arguments(inputs):
         whole = _as_batch(inputs, labels, model, axis, "inputs")
         yield from whole.pieces(batch)
         return
     if not isinstance(inputs, Iterable) or isinstance(inputs, (str, bytes)):
         raise TypeError(
-            "inputs must be a tensor, an array, a tuple or dict of them, or an iterable of batches, got "
+            "inputs must be a tensor, an array, a tuple or dict of them, a Data, or an iterable of batches, got "
             f"{_checks.shown(inputs)}"
         )
     if labels is not None:
@@ -379,14 +396,17 @@ def _checked_labels(labels: Any, count: int, device: torch.device, where: str) -
     if labels is None:
         return None
     found = labels if isinstance(labels, Tensor) else torch.as_tensor(np.asarray(labels))
+    at = "" if where == "inputs" else f" in {where}"
     if found.ndim != 1 or len(found) != count:
+        several = found.ndim > 1 and len(found) == count
+        hint = "; without labels, gradients are those of a random read-out of the outputs" if several else ""
         raise ValueError(
-            f"labels must be one class for each of the {count} inputs, got shape {tuple(found.shape)} for {where}"
+            f"labels must be one class for each of the {count} inputs, got shape {tuple(found.shape)}{at}{hint}"
         )
     if found.is_floating_point() or found.is_complex() or found.dtype == torch.bool:
         raise TypeError(f"labels must be whole numbers, got dtype {found.dtype}")
     if int(found.min()) < 0:
-        raise ValueError(f"labels must be 0 or more, got {int(found.min())} in {where}")
+        raise ValueError(f"labels must be 0 or more, got {int(found.min())}{at}")
     return found.to(device, torch.int64)
 
 

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from .._figure import BLACK, BLUE, GREEN, GREY, STYLE, VERMILLION, draw_neutrality, require_matplotlib, set_scale
 from .._tables import _table, number
-from ._findings import gradient_profile
+from ._findings import counted, gradient_profile, untrainable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["figure", "table"]
 
 _COLOURS = {"ordered": BLUE, "edge of chaos": GREEN, "chaotic": VERMILLION}
-_STYLES = {"edge of chaos": "green", "unknown": "yellow"}
 _ENDS = 12  # rows shown at either end of a deep model
 _NAMES = {True: (26, 20), False: (16, 13)}  # columns that names take, with much space and with little
 _BARS = 20  # classes shown one by one
@@ -36,18 +35,19 @@ def table(diagnosis: Diagnosis, width: int) -> Iterable[RenderableType]:
     dataset = diagnosis.dataset
     attrs = dataset.attrs
     mode = "training mode" if attrs["training"] else "evaluation mode"
-    layers, inputs = dataset.sizes["layer"], f"{attrs['inputs']:,} inputs"
-    yield Text(f"{attrs['model']}: {layers} layers, {attrs['parameters']:,} parameters, {inputs}, {mode}", style="bold")
+    size = f"{counted(dataset.sizes['layer'], 'layer')}, {counted(attrs['parameters'], 'parameter')}"
+    yield Text(f"{attrs['model']}: {size}, {counted(attrs['inputs'], 'input')}, {mode}", style="bold")
     yield ""
     yield _layer_table(dataset, width)
     yield ""
     loss = "cross-entropy with the labels" if attrs["loss"] == "cross_entropy" else "a random read-out of the outputs"
     yield Text(f"gradient: mean square of the derivatives of {loss} by a layer's outputs", style="dim")
     yield ""
+    bad = "bold red" if any(untrainable(dataset)) else "yellow"
     for sentence in diagnosis.findings:
-        bad = "ordered:" in sentence or "chaotic:" in sentence
-        yield Text(f"* {sentence}", style="bold red" if bad else "")
-    yield Text(f"phase: {diagnosis.phase}", style=_STYLES.get(diagnosis.phase, "bold red"))
+        off = "ordered:" in sentence or "chaotic:" in sentence
+        yield Text(f"* {sentence}", style=bad if off else "")
+    yield Text(f"phase: {diagnosis.phase}", style="green" if diagnosis.phase == "edge of chaos" else bad)
 
 
 def _layer_table(dataset: xr.Dataset, width: int) -> RenderableType:
@@ -110,7 +110,8 @@ def figure(diagnosis: Diagnosis) -> Figure:
         if guesses:
             _draw_guesses(axes[2], dataset)
         attrs = dataset.attrs
-        made.suptitle(f"{attrs['model']}: {dataset.sizes['layer']} layers, {attrs['inputs']:,} inputs", fontsize=10.0)
+        layers = counted(dataset.sizes["layer"], "layer")
+        made.suptitle(f"{attrs['model']}: {layers}, {attrs['inputs']:,} inputs", fontsize=10.0)
     return made
 
 

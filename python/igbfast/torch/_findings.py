@@ -25,22 +25,39 @@ from ..meanfield import propagate
 from ..simulation import spans
 from ._graph import Layer
 
-__all__ = ["STEP_TOLERANCE", "TOTAL_TOLERANCE", "Stretch", "findings", "gradient_profile", "phase_of", "stretches"]
+__all__ = [
+    "LARGEST_RATIO",
+    "SMALLEST_RATIO",
+    "STEP_TOLERANCE",
+    "TOTAL_TOLERANCE",
+    "Stretch",
+    "counted",
+    "findings",
+    "gradient_profile",
+    "phase_of",
+    "stretches",
+    "untrainable",
+]
 
-STEP_TOLERANCE = 1.05
-"""A stretch is at the edge of chaos if squared gradients change by less than this factor a layer,"""
+TOTAL_TOLERANCE = 10.0
+"""A stretch is at the edge of chaos if squared gradients change by less than this factor over all of it: it is shorter
+than log 10 = 2.3 of the depths 1 / |log chi| over which they change by e, of which 6 train (Schoenholz et al., 2017);
+"""
 
-TOTAL_TOLERANCE = 5.0
-"""or by less than this one over all of it, or, in four steps and more, by less than twice the mean's standard error;"""
+STEP_TOLERANCE = 2.0
+"""and by less than this factor a layer, so that few layers are held to it too."""
 
-LARGEST_TOTAL = 1e3
-"""but by no more than this over all of it."""
+SMALLEST_RATIO, LARGEST_RATIO = 1e-3, 1e3
+"""What squared gradients of any layer over those of the last one may be in a model that trains."""
 
 _LEAST_STEPS = 4  # of a stretch, where there are so many
 _CRITICAL = 0.025  # factors of the weights by which they may be off
+_AIM = 5.0  # factor of squared gradients over a stretch that advice may leave
+_STRAY = 0.1  # share by which q of one network of some hundred nodes differs from theory's
 _LARGEST_FACTOR = 32.0  # of the weights that is looked for
 _HOMOGENEOUS = ("linear", "relu", "abs", "leaky_relu(")  # names of functions of which phi(2 x) = 2 phi(x)
 _SMALLEST_NOISE = 0.03  # of log chi: what differs by less is not told apart
+_SMALLEST_DRIFT = 0.05  # of log chi, between other stretches: less is none
 _SKEWED = 10.0  # factor between the gradients of two classes that is worth a sentence
 _SIGNAL = 1e4  # factor that the signal's mean square may change by without a sentence
 _DEEP = 100.0  # gamma from which on there is "deep" prejudice: inputs correlated to 99 %
@@ -123,8 +140,8 @@ def stretches(dataset: xr.Dataset) -> tuple[Stretch, ...]:
 def phase_of(parts: Sequence[Stretch]) -> str:
     """One word for all: that of the stretches off the edge of chaos, `mixed` if they differ, `unknown` without any.
 
-    It fits the whole: where all stretches together change squared gradients by less than `TOTAL_TOLERANCE`, those of
-    one phase leave the model at the edge of chaos, and where they change them the other way, it is mixed.
+    It fits the whole: where all stretches together change squared gradients no more than the edge of chaos does, those
+    of one phase leave the model there, and where they change them the other way, it is mixed.
     """
     phases = {part.phase for part in parts} - {"edge of chaos"}
     if not parts:
@@ -132,7 +149,9 @@ def phase_of(parts: Sequence[Stretch]) -> str:
     if len(phases) > 1:
         return "mixed"
     total = math.prod(part.total for part in parts)
-    if not phases or 1.0 / TOTAL_TOLERANCE < total < TOTAL_TOLERANCE:
+    with np.errstate(divide="ignore"):
+        critical = _is_critical(float(np.log(total)), parts[-1].last - parts[0].first)
+    if not phases or critical:
         return "edge of chaos"
     (phase,) = phases
     return phase if (total > 1.0) == (phase == "chaotic") else "mixed"
@@ -215,16 +234,19 @@ def _segments(steps: FloatArray, least: int) -> list[int]:
 
 
 def _drifts(steps: FloatArray) -> bool:
-    """Whether steps go one way, by more than their tolerance and their noise, or very far."""
-    noisy = len(steps) >= _LEAST_STEPS
-    error = float(steps.std(ddof=1)) / math.sqrt(len(steps)) if noisy else 0.0
-    mean, total = abs(float(steps.mean())), abs(float(steps.sum()))
-    return (mean > math.log(STEP_TOLERANCE) and mean > 2.0 * error) or total > math.log(LARGEST_TOTAL)
+    """Whether steps go one way, by more than a little and more than their noise."""
+    error = float(steps.std(ddof=1)) / math.sqrt(len(steps)) if len(steps) >= _LEAST_STEPS else 0.0
+    return abs(float(steps.mean())) > max(_SMALLEST_DRIFT, 2.0 * error)
+
+
+def _is_critical(total: float, steps: int) -> bool:
+    """Whether this change of log S over so many steps is that of the edge of chaos: the one rule for all phases."""
+    return abs(total) < min(math.log(TOTAL_TOLERANCE), steps * math.log(STEP_TOLERANCE))
 
 
 def _phase(steps: FloatArray) -> str:
     total = float(steps.sum())
-    if not _drifts(steps) or abs(total) < math.log(TOTAL_TOLERANCE):
+    if _is_critical(total, len(steps)):
         return "edge of chaos"
     return "ordered" if total < 0.0 else "chaotic"
 
@@ -240,33 +262,68 @@ def _stretch(profile: FloatArray, layers: NDArray[np.int64], begin: int, end: in
 # ---- Sentences -------------------------------------------------------------------------------------------------------
 
 
+def counted(number: int, what: str) -> str:
+    """`1 layer`, `51 layers`."""
+    return f"{number:,} {what}{'s' * (number != 1)}"
+
+
+def untrainable(dataset: xr.Dataset, low: float = SMALLEST_RATIO, high: float = LARGEST_RATIO) -> Iterator[str]:
+    """What is wrong with the gradients of a model that does not train; nothing where they lie within the bounds."""
+    profile = gradient_profile(dataset)
+    there = np.flatnonzero(~np.isnan(profile))
+    if not dataset.attrs["chain"] and len(there):  # branches that start at zero are no obstacle
+        there = there[(profile[there] > -np.inf) | (there == there[0])]
+    if not len(there):
+        yield "no gradient reaches any layer"
+        return
+    if not np.isfinite(profile[there[-1]]):
+        yield "the gradient of the last layer is zero or not finite"
+        return
+    with np.errstate(over="ignore"):
+        ratios = np.exp(profile[there] - profile[there[-1]])
+    layers = dataset["layer"].values[there]
+    for at, bad, words in (
+        (int(ratios.argmin()), ratios.min() < low, f"less than {low:g}"),
+        (int(ratios.argmax()), ratios.max() > high, f"more than {high:g}"),
+    ):
+        if bad:
+            where = f"squared gradients at layer {layers[at]}"
+            yield f"{where} are {ratios[at]:.2g} of those at the last layer, {words}"
+
+
 def _phases(dataset: xr.Dataset, layers: Sequence[Layer]) -> Iterator[str]:
     parts = stretches(dataset)
+    trains = not any(untrainable(dataset))
+    bounds = f", within what trains ({_short(SMALLEST_RATIO)} to {_short(LARGEST_RATIO)})"
     if not parts:
         yield "the phase is not known: no gradient could be compared between two layers"
     for part in parts:
         where = spans(np.arange(part.first, part.last + 1))
-        change = f"squared gradients {_change(dataset, part)}"
+        off = part.phase != "edge of chaos"
+        change = f"squared gradients {_change(dataset, part)}{bounds if off and trains else ''}"
         yield f"{where} are {_PHASE_WORDS[part.phase]}: {change}{_advice(dataset, part, layers)}"
 
 
 _PHASE_WORDS = {"ordered": "ordered", "edge of chaos": "at the edge of chaos", "chaotic": "chaotic"}
-_VERBS = {"ordered": "shrink", "edge of chaos": "change", "chaotic": "grow"}
 
 
 def _change(dataset: xr.Dataset, part: Stretch) -> str:
     """How squared gradients change on their way back."""
     if math.isnan(part.chi):
         return "vanish below the smallest number" if part.phase == "ordered" else "overflow"
-    step = f"{_VERBS[part.phase]} by {_short(part.chi, 3)} a layer"
+    step, total = f"{_short(part.chi, 3)} a layer", _short(part.total) if part.total else "none"
+    total = "all" if total == "1" and dataset.attrs["chain"] else total
     if not dataset.attrs["chain"]:
-        return f"{step}, by {_short(part.total)} in all"
+        whole = f"{total} in all"
+    elif part.total < 1.0 or total == "all":
+        whole = f"{total} of them reach layer {part.first}"
+    else:
+        whole = f"{total} times as large at layer {part.first}"
+    if part.phase == "edge of chaos":
+        return f"are stable ({step}, {whole})"
     if math.isinf(part.total):
-        return f"{step} and overflow before layer {part.first}"
-    if part.phase == "chaotic":
-        return f"{step}, they arrive at layer {part.first} {_short(part.total)} times as large"
-    verb = "reach" if part.phase == "ordered" else "arrive at"
-    return f"{step}, {_short(part.total) if part.total else 'none'} of them {verb} layer {part.first}"
+        return f"grow by {step} and overflow before layer {part.first}"
+    return f"{'shrink' if part.phase == 'ordered' else 'grow'} by {step}, {whole}"
 
 
 def _advice(dataset: xr.Dataset, part: Stretch, layers: Sequence[Layer]) -> str:
@@ -296,22 +353,26 @@ def _advice(dataset: xr.Dataset, part: Stretch, layers: Sequence[Layer]) -> str:
         why = "theory expects as much at this depth" if explained else "at this width that is chance"
         return f"; the weights are at the edge of chaos of their activation: {why}"
     if not math.isfinite(factor) or (factor > 1.0) != (part.phase == "ordered"):
-        return "; initialise it with init_"
+        return "; initialise it with " + ("init_" if expected is None else "init_(model, inputs=...)")
     return f"; multiply the weights by {_short(factor, 3)}"
 
 
-def _factor(at: xr.Dataset, part: Stretch, expected: Callable[[float], float] | None) -> float:
+def _factor(at: xr.Dataset, part: Stretch, expected: Callable[..., float] | None) -> float:
     """What to multiply the weights of a stretch by; nan where nothing is known to help.
 
     To the edge of chaos, unless theory expects that this takes more layers than there are; then so that theory expects
-    gradients as long at the first layer as at the last. Without theory, what the measured chi asks for, if phi does not
-    change with the size of the signal.
+    gradients as long at the first layer as at the last. But no factor helps unless gradients are expected to stay
+    trainable where q is not quite what theory says: in deep chains of SiLU or GELU chi rises with q, and deviations
+    of q grow. Without theory, what the measured chi asks for, if phi does not change with the size of the signal.
     """
     with np.errstate(invalid="ignore", divide="ignore"):
         factor = float(np.sqrt(np.mean(at["sigma_w2_edge"].values) / np.mean(at["sigma_w2"].values)))
     if expected is not None and not abs(factor - 1.0) < _CRITICAL:
         there = expected(factor) if math.isfinite(factor) else math.nan
-        return factor if abs(there) < math.log(TOTAL_TOLERANCE) else _root(expected, part.phase == "ordered")
+        if not abs(there) < math.log(_AIM):
+            factor = _root(expected, part.phase == "ordered")
+        strays = [expected(factor, 1.0 + sign * _STRAY) for sign in (-1, 1)] if math.isfinite(factor) else []
+        return factor if all(abs(each) < math.log(LARGEST_RATIO) for each in strays) else math.nan
     scalable = all(str(name).startswith(_HOMOGENEOUS) for name in at["activation"].values)
     if math.isfinite(factor) or at["pooled"].values.any() or not scalable or np.isnan(at["sigma_w2"].values).any():
         return factor
@@ -332,8 +393,11 @@ def _root(expected: Callable[[float], float], up: bool) -> float:
     return math.nan
 
 
-def _theory(dataset: xr.Dataset, part: Stretch, layers: Sequence[Layer]) -> Callable[[float], float] | None:
-    """Log of what theory makes of squared gradients over a stretch, by the factor of its weights; None if it cannot."""
+def _theory(dataset: xr.Dataset, part: Stretch, layers: Sequence[Layer]) -> Callable[..., float] | None:
+    """Log of what theory makes of squared gradients over a stretch; None if it cannot.
+
+    A function of the factor of its weights and, optionally, of another one by which q is off at its start.
+    """
     before = [layer.before for layer in layers[part.first : part.last]]
     kinds = {(each.activation, each.pool) for each in before}
     if len(kinds) != 1 or not all(each.plain for each in before):
@@ -346,12 +410,12 @@ def _theory(dataset: xr.Dataset, part: Stretch, layers: Sequence[Layer]) -> Call
     if not (math.isfinite(q0) and q0 > 0.0):
         return None
 
-    def total(factor: float) -> float:
+    def total(factor: float, stray: float = 1.0) -> float:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")  # where it overflows, the total is nan
             try:
                 ens = Ensemble(activation, factor**2 * sigma_w2, sigma_b2, pool=pool)
-                return float(np.log(propagate(ens, part.last - part.first, q0=q0)["chi"].values).sum())
+                return float(np.log(propagate(ens, part.last - part.first, q0=stray * q0)["chi"].values).sum())
             except ValueError:  # a function that theory does not take, such as one that grows too fast
                 return math.nan
 
@@ -389,7 +453,8 @@ def _guesses(dataset: xr.Dataset) -> Iterator[str]:
     fair_share = f"a fair share is {_percent(fair)}"
     if fraction[top] > fair + 4.0 * math.sqrt(fair * (1.0 - fair) / inputs):
         never = int(np.sum(fraction == 0.0))
-        rest = f"; {never} of the {len(fraction)} classes get none" if never and never < inputs else ""
+        gets = "gets" if never == 1 else "get"
+        rest = f"; {never} of the {len(fraction)} classes {gets} none" if never and never < inputs else ""
         yield f"the untrained guess is biased: {share} ({fair_share}){rest}"
     else:
         yield f"the untrained guess is fair, as far as {inputs} inputs tell: at most {share} ({fair_share})"

@@ -132,8 +132,11 @@ class InitReport(Report):
     @property
     def sentence(self) -> str:
         """What was done in words."""
-        done = sum(row.status != "could not" for row in self.rows)
-        what = f"{done} of {len(self.rows)} layers {'would be set' if self.dry_run else 'set'}"
+        done, layers = sum(row.status != "could not" for row in self.rows), len(self.rows)
+        what = f"{done} of {layers} layer{'s' * (layers != 1)} {'would be set' if self.dry_run else 'set'}"
+        unseen = sum(why == _REST for _, why in self.left)
+        if unseen:
+            what += f" (not {unseen} {'matrix' if unseen == 1 else 'matrices'} in which no layer is seen)"
         return f"{what}, {self.weights} weights, stable {'gradients' if self.kind == 'gradient' else 'variance'}"
 
     def __repr__(self) -> str:

@@ -439,6 +439,11 @@ _LOADERS: dict[str, Callable[..., Data]] = {
 }
 
 
+def needs_folder(name: str) -> bool:
+    """Whether the data of that name lie in files of the user's."""
+    return name in _LOADERS and "folder" in inspect.signature(_LOADERS[name]).parameters
+
+
 def load(name: str, folder: str | PathLike[str] | None = None, **options: Any) -> Data:
     """The data of that name: one of the functions of this module, for where the name is a setting.
 
@@ -463,7 +468,7 @@ def load(name: str, folder: str | PathLike[str] | None = None, **options: Any) -
     """
     loader = _LOADERS[_checks.choice("name", name, _LOADERS)]
     known = inspect.signature(loader).parameters
-    if ("folder" in known) != (folder is not None):
+    if needs_folder(name) != (folder is not None):
         raise ValueError(f"folder must {'name where the files lie' if folder is None else 'be None'} for {name!r}")
     if folder is not None:
         options = {"folder": folder, **options}

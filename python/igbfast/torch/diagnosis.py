@@ -24,8 +24,17 @@ from .._report import Report
 from ..meanfield import moments
 from ..phases import edge_of_chaos
 from ..validation import save_netcdf
-from ._batches import Batch, batches_of, output_of, run, untouched, unwrapped
-from ._findings import Stretch, findings, gradient_profile, phase_of, stretches
+from ._batches import Batch, batches_of, must_fit, output_of, run, untouched, unwrapped
+from ._findings import (
+    LARGEST_RATIO,
+    SMALLEST_RATIO,
+    Stretch,
+    counted,
+    findings,
+    phase_of,
+    stretches,
+    untrainable,
+)
 from ._layer_statistics import GradientStatistics, LayerStatistics, largest_gamma
 from ._trace import Layer, Trace, trace, watch
 
@@ -121,7 +130,12 @@ class Diagnosis(Report):
         return figure(self)
 
     def assert_trainable(
-        self, min_ratio: float = 1e-3, max_ratio: float = 1e3, max_class_fraction: float | None = None
+        self,
+        min_ratio: float = SMALLEST_RATIO,
+        max_ratio: float = LARGEST_RATIO,
+        max_class_fraction: float | None = None,
+        *,
+        allow_unknown: bool = False,
     ) -> None:
         """Raise if gradients vanish or explode on their way back, or the guess is too biased: for tests of models.
 
@@ -132,6 +146,9 @@ class Diagnosis(Report):
             them: by squared length, and on branches and in attention only with layers of their own kind.
         max_class_fraction : float, optional
             Largest share of the inputs that one class may get before training; no bound if not given.
+        allow_unknown : bool, optional
+            Pass where there are no two layers to compare, as in a recurrent network whose matrices PyTorch multiplies
+            out of sight.
 
         Raises
         ------
@@ -148,7 +165,13 @@ class Diagnosis(Report):
         >>> igt.diagnose(model, torch.randn(20, 8)).assert_trainable()
         """
         low, high = _checks.positive_finite("min_ratio", min_ratio), _checks.positive_finite("max_ratio", max_ratio)
-        wrong = list(self._wrong_gradients(low, high))
+        allowed = _checks.flag("allow_unknown", allow_unknown)
+        wrong = list(untrainable(self.dataset, low, high))
+        if not wrong and not self.stretches and not allowed:
+            wrong.append(
+                f"nothing was compared: {counted(self.dataset.sizes['layer'], 'layer')} seen, and no two of them with "
+                "gradients; allow_unknown=True lets that pass"
+            )
         if max_class_fraction is not None:
             bound = _checks.positive_finite("max_class_fraction", max_class_fraction)
             if "class_fraction" not in self.dataset:
@@ -160,28 +183,6 @@ class Diagnosis(Report):
             raise NotTrainableError(
                 "\n".join([*wrong, "", "Findings:", *(f"* {sentence}" for sentence in self.findings)])
             )
-
-    def _wrong_gradients(self, low: float, high: float) -> Iterator[str]:
-        profile = gradient_profile(self.dataset)
-        there = np.flatnonzero(~np.isnan(profile))
-        if not self.dataset.attrs["chain"] and len(there):  # branches that start at zero are no obstacle
-            there = there[(profile[there] > -np.inf) | (there == there[0])]
-        if not len(there):
-            yield "no gradient reaches any layer"
-            return
-        if not np.isfinite(profile[there[-1]]):
-            yield "the gradient of the last layer is zero or not finite"
-            return
-        with np.errstate(over="ignore"):
-            ratios = np.exp(profile[there] - profile[there[-1]])
-        layers = self.dataset["layer"].values[there]
-        for at, bad, words in (
-            (int(ratios.argmin()), ratios.min() < low, f"less than {low:g}"),
-            (int(ratios.argmax()), ratios.max() > high, f"more than {high:g}"),
-        ):
-            if bad:
-                where = f"squared gradients at layer {layers[at]}"
-                yield f"{where} are {ratios[at]:.2g} of those at the last layer, {words}"
 
     def to_netcdf(self, path: str | os.PathLike[str]) -> None:
         """Save `dataset` as a netCDF file, whole or not at all; `xarray.load_dataset` reads it back.
@@ -200,8 +201,8 @@ class Diagnosis(Report):
 
     def __repr__(self) -> str:
         attrs = self.dataset.attrs
-        layers = self.dataset.sizes["layer"]
-        return f"<Diagnosis of {attrs['model']}: {layers} layers, {attrs['inputs']} inputs; {self.phase}>"
+        layers = counted(self.dataset.sizes["layer"], "layer")
+        return f"<Diagnosis of {attrs['model']}: {layers}, {attrs['inputs']} inputs; {self.phase}>"
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         from ._diagnosis_views import table
@@ -230,8 +231,9 @@ def diagnose(
     ----------
     model : torch.nn.Module
         Any model, compiled and scripted ones too; frozen parameters (requires_grad=False) are no obstacle.
-    inputs : Tensor, array, tuple, dict or iterable of batches
-        At least two inputs; a few hundred tell most. A tuple stands for several arguments, a dict for those by name.
+    inputs : Tensor, array, tuple, dict, Data or iterable of batches
+        At least two inputs; a few hundred tell most. A tuple stands for several arguments, a dict for those by name; of
+        an `igbfast.torch.Data` the inputs and labels for training are taken.
         A DataLoader or any other iterable of batches is streamed; batches may be pairs (inputs, labels).
     labels : array_like of int, optional
         The class of each input, 0 to classes - 1. The loss is then the cross-entropy; without labels it is a random
@@ -256,9 +258,9 @@ def diagnose(
     TypeError
         If `model` is no module, or an argument is of the wrong type.
     ValueError
-        If the model has no parameters, or some without values, or no layers; if inputs are fewer than two or not
-        finite; if labels are out of range or come with some batches only, or outputs are not (inputs, classes) beside
-        them.
+        If the model has no parameters, or some without values, or no layers; if inputs are fewer than two, not finite
+        or of a shape that the model does not take; if labels are out of range or come with some batches only, or
+        outputs are not (inputs, classes) beside them.
 
     Notes
     -----
@@ -302,7 +304,8 @@ def diagnose(
     with untouched(whole), torch.enable_grad():
         _set_seed(whole, seed)
         first = next(batches)
-        traced = trace(whole, first)
+        with must_fit(first):
+            traced = trace(whole, first)
         measured = _Measured(traced, first, expected, torch.Generator().manual_seed(seed))
         for parameter in whole.parameters():
             if parameter.is_floating_point():

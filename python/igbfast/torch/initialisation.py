@@ -17,7 +17,7 @@ from torch import nn
 
 from .. import _checks
 from . import _drawing
-from ._batches import Batch, batches_of, example_of, output_of, run, untouched, unwrapped
+from ._batches import Batch, batches_of, example_of, must_fit, output_of, run, untouched, unwrapped
 from ._critical import STABLE, LayerLaw, planned
 from ._data_driven import Profile, flatten_gradients, measured, set_variances
 from ._init_report import InitReport, InitRow
@@ -65,9 +65,9 @@ def init_(
     weights : {"orthogonal", "gaussian"}, optional
         The law of the weights. Orthogonal ones make a single network of finite width stray less from theory.
     inputs : optional
-        A batch, or an iterable of batches of which the first is used: tensor, array, tuple, dict or DataLoader; the
-        first 128 inputs of it. The variance of every layer is measured and set in one forward pass; then weights are
-        rescaled until the measured gradients are flat (within 10 %).
+        A batch, or an iterable of batches of which the first is used: tensor, array, tuple, dict, `igbfast.torch.Data`
+        (with its labels) or DataLoader; the first 128 inputs of it. The variance of every layer is measured and set in
+        one forward pass; then weights are rescaled until the measured gradients are flat (within 10 %).
     labels : array_like of int, optional
         Classes of the inputs: gradients are then those of the cross entropy, else of a random read-out of the outputs.
     example : optional
@@ -99,7 +99,8 @@ def init_(
     ------
     ValueError, TypeError
         For an argument out of range or of the wrong type; a model without parameters or layers, or with lazy modules
-        that have not been run; inputs whose shape cannot be guessed. The model is then unchanged.
+        that have not been run; inputs of another shape than the model takes, or
+        whose shape cannot be guessed. The model is then unchanged.
 
     Notes
     -----
@@ -125,7 +126,8 @@ def init_(
     _checked_generator(generator)
     axis, dry_run = _checks.integer("batch_axis", batch_axis, 0), _checks.flag("dry_run", dry_run)
     batch, source = _batch(plain, inputs, labels, example, axis)
-    traced = trace(plain, batch)
+    with must_fit(batch):
+        traced = trace(plain, batch)
     _check_labels(plain, batch)
     with _undone(plain, generator, dry_run):
         work = _Work(plain, traced, wish)

@@ -116,6 +116,8 @@ class Spec:
     """`dataset`, `table`, `figure`, `model` and `checkpoint`: files to write."""
     text: str = ""
     """The file, which the dataset keeps."""
+    name: str = "the specification"
+    """What errors call it: the path of the file."""
 
     @property
     def ens(self) -> Ensemble | None:
@@ -246,6 +248,7 @@ def read_spec(path: str | PathLike[str]) -> Spec:
             _section("selection", content | {"selection": content.get("selection", {})}, _checked_selection),
             _section("output", {"output": output}, lambda section: _checked_output(section, path.parent)),
             text,
+            str(path),
         )
 
 
@@ -328,7 +331,7 @@ class Start:
         """A few lines about what is trained on what."""
         data, size = self.data, sum(parameter.numel() for parameter in self.model.parameters())
         ens, shape = self.spec.ens, " x ".join(str(n) for n in self.data.shape)
-        law = f", {ens!r}" if ens is not None else f" {self.spec.model.get('name', '')}"
+        law = f", {_shown_law(ens)}" if ens is not None else f" {self.spec.model.get('name', '')}"
         tried = f", initial state {self.tries}, the first that fits" if self.spec.selection else ""
         if self.spec.selection.get("largest_fraction") == "largest":
             tried = f", the most biased of {self.tries} initial states"
@@ -348,22 +351,23 @@ class Start:
 
 def prepared(spec: Spec) -> Start:
     """Data and initial state; every argument of the training is checked before a state is chosen."""
-    with _prefixed("[data]"):
-        data = spec.make_data()
-    with _prefixed("[training]"):
-        training.check_settings(data, **spec.training)
-    with _prefixed("[model]"), own_randomness(None, spec.seed):  # which timm models draw from
-        model, tries = spec.make_model(data), 1
-        training.require_fit(model, data)
-    if spec.selection:
-        with _prefixed("[selection]"):
-            model, tries = training.select_initial(
-                lambda generator: spec.make_model(data, generator),
-                data,
-                seed=spec.seed,
-                return_tries=True,
-                **spec.selection,
-            )
+    with _prefixed(spec.name):
+        with _prefixed("[data]"):
+            data = spec.make_data()
+        with _prefixed("[training]"):
+            training.check_settings(data, **spec.training)
+        with _prefixed("[model]"), own_randomness(None, spec.seed):  # which timm models draw from
+            model, tries = spec.make_model(data), 1
+            training.require_fit(model, data)
+        if spec.selection:
+            with _prefixed("[selection]"):
+                model, tries = training.select_initial(
+                    lambda generator: spec.make_model(data, generator),
+                    data,
+                    seed=spec.seed,
+                    return_tries=True,
+                    **spec.selection,
+                )
     return Start(spec, data, model, tries)
 
 
@@ -441,11 +445,23 @@ def _checked_output(section: dict[str, Any], folder: Path) -> dict[str, Path]:
     return files
 
 
+def _shown_law(ens: Ensemble) -> str:
+    """The law of the parameters in a few words, its numbers in a few digits."""
+    numbers = f"sigma_w2 = {ens.sigma_w2:.6g}, sigma_b2 = {ens.sigma_b2:.6g}"
+    return ", ".join([str(ens.activation), numbers, *(f"{name} = {value}" for name, value in ens.extras.items())])
+
+
+# What a layer's size is called in models of the other kind.
+_OTHER_WORDS = {"width": "channels", "channels": "width"}
+
+
 def _known(what: str, given: Iterable[str], known: Iterable[str]) -> None:
     words = list(known)
     for name in given:
         if name not in words:
-            raise ValueError(f"{what} {name!r} is unknown{_checks.nearest(name, words)} (known: {', '.join(words)})")
+            other = _OTHER_WORDS.get(name)
+            meant = f"; did you mean {other!r}?" if other in words else _checks.nearest(name, words)
+            raise ValueError(f"{what} {name!r} is unknown{meant} (known: {', '.join(words)})")
 
 
 def _needed(section: Mapping[str, Any], keys: Iterable[str]) -> None:
