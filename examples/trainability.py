@@ -13,7 +13,9 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import torch
+from matplotlib.figure import Figure
 from torch import nn
 
 import igbfast as igb
@@ -53,7 +55,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=600, help="steps of training")
     parser.add_argument("--figure", type=Path, help="save a figure of the losses and accuracies")
     options = parser.parse_args(arguments)
-    runs, labels = [], []
+    runs: dict[tuple[str, str], igt.Training] = {}
     print(f"{'model':22} {'initialisation':15} {'gradients that reach layer 1':>28} {'test accuracy':>18}")
     for name, make, pictures, optimizer, lr in MODELS:
         data = igt.data.digits(images=pictures)
@@ -70,10 +72,27 @@ def main(arguments: list[str] | None = None) -> None:
             how = "init_" if initialised else "PyTorch's"
             reach = float(found[0] / found[-2])
             print(f"{name:22} {how:15} {reach:28.1e} {accuracy[0]:8.1%} → {accuracy[-1]:7.1%}", flush=True)
-            runs.append(run)
-            labels.append(f"{name}, {how}")
+            runs[name, how] = run
     if options.figure:
-        igt.plot.training(runs, labels).savefig(options.figure, dpi=200)
+        draw(runs).savefig(options.figure, dpi=200)
+
+
+def draw(runs: dict[tuple[str, str], igt.Training]) -> Figure:
+    """Training loss and test accuracy by step: a colour for each model, dashed as PyTorch initialises it."""
+    figure, panels = plt.subplots(1, 2, figsize=(8.0, 3.2), layout="constrained")
+    colours = dict(zip([name for name, *_ in MODELS], ["#0072B2", "#D55E00", "#009E73"], strict=True))
+    for (name, how), run in runs.items():
+        line = {"color": colours[name], "linestyle": "-" if how == "init_" else "--", "label": f"{name}, {how}"}
+        for panel, variable in zip(panels, ("loss", "test_accuracy"), strict=True):
+            panel.plot(run.dataset.step + 1, run.dataset[variable], **line)
+    panels[0].set(ylabel="training loss", ylim=(0.0, None))
+    panels[1].set(ylabel="test accuracy", ylim=(0.0, 1.0))
+    panels[1].axhline(0.1, color="#767676", linestyle=":", linewidth=1.0)
+    for panel in panels:
+        panel.set(xlabel="step + 1", xscale="log")
+        panel.spines[["top", "right"]].set_visible(False)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
+    return figure
 
 
 if __name__ == "__main__":
