@@ -55,10 +55,11 @@ _PRODUCTS = frozenset(
     mkldnn_linear mm mv addmv""".split()
 )
 _CONVOLUTIONS = frozenset("_convolution conv1d conv2d conv3d convolution mkldnn_convolution".split())
-# Elementwise, though PyTorch does not mark them so.
+# Elementwise, though not every version of PyTorch from 2.4 on marks them so.
 _POINTWISE = frozenset(
-    """_prelu_kernel celu elu glu_jvp hardshrink hardsigmoid hardswish hardswish_ hardtanh log_sigmoid
-    log_sigmoid_forward masked_fill masked_fill_ prelu rrelu_with_noise softshrink threshold""".split()
+    """_prelu_kernel celu clamp clamp_max clamp_min elu elu_ gelu glu_jvp hardshrink hardsigmoid hardsigmoid_ hardswish
+    hardswish_ hardtanh hardtanh_ leaky_relu leaky_relu_ log_sigmoid log_sigmoid_forward masked_fill masked_fill_
+    mish mish_ prelu rrelu_with_noise silu silu_ softplus softshrink threshold where""".split()
 )
 _SUMS = frozenset(("add", "add_"))
 # Where the data operand of a product stands, its weight and its bias.
