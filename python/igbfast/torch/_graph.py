@@ -125,4 +125,3 @@ class Trace:
     layers: tuple[Layer, ...]
     branches: tuple[Branch, ...]
     warnings: tuple[str, ...]
-    batch_axis: int = 0

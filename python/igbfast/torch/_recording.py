@@ -134,7 +134,6 @@ class Operation:
     kwargs: Mapping[str, Any]
     sources: tuple[int, ...]
     pointwise: bool
-    outputs: tuple[int, ...] = ()
 
 
 @dataclass(eq=False)
@@ -226,7 +225,6 @@ class Recorder(TorchDispatchMode):  # type: ignore[misc, unused-ignore]
         result = function(*args, **kwargs)
         outputs = list(_tensors(result)) or written
         values = [self._new(tensor, operation) for tensor in outputs]
-        operation.outputs = tuple(value.number for value in values)
         for tensor in outputs:
             self._remember_base(function, tensor, args, written)
         if not values:
@@ -336,7 +334,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[misc, unused-ignore]
                 sources = tuple(dict.fromkeys(v.number for v in (part, before) if v.data))
                 write = Operation(len(self.record.operations), "write", None, (), {}, sources, False)
                 self.record.operations.append(write)
-                write.outputs = (self._new(whole, write).number,)
+                self._new(whole, write)
         elif base is not None and base is not tensor and function.is_view:
             root = self._bases.get(base)
             self._bases[tensor] = base if root is None else root

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from ._batches import Batch, run, untouched
+from ._batches import Batch, must_fit, run, untouched
 from ._graph import Before, Branch, Layer, Trace
 from ._reading import Reader
 from ._recording import Recorder
@@ -31,14 +31,14 @@ def trace(model: nn.Module, batch: Batch) -> Trace:
     Raises
     ------
     ValueError
-        If no product with a parameter is found.
+        If no product with a parameter is found, or the model does not take the inputs.
     """
     sizes = {size for tensor in [*model.parameters(), *batch.tensors] for size in tensor.shape}
     sizes.discard(batch.count)
     enough = [prime for prime in _PRIMES if prime <= batch.count] or [batch.count]
     count = next((prime for prime in enough if prime not in sizes), enough[0])
     few = batch.first(count)
-    with untouched(model), torch.no_grad():
+    with must_fit(batch), untouched(model), torch.no_grad():
         recorder = Recorder(model, few.tensors, count, few.batch_axis)
         with recorder:
             run(model, few)
@@ -53,7 +53,6 @@ def trace(model: nn.Module, batch: Batch) -> Trace:
         tuple(reader.layer(product) for product in record.products),
         tuple(reader.branches()),
         tuple(reader.warnings),
-        batch.batch_axis,
     )
 
 

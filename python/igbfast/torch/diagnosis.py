@@ -24,7 +24,7 @@ from .._report import Report
 from ..meanfield import moments
 from ..phases import edge_of_chaos
 from ..validation import save_netcdf
-from ._batches import Batch, batches_of, must_fit, output_of, run, untouched, unwrapped
+from ._batches import Batch, batches_of, output_of, run, untouched, unwrapped
 from ._findings import (
     LARGEST_RATIO,
     SMALLEST_RATIO,
@@ -304,8 +304,7 @@ def diagnose(
     with untouched(whole), torch.enable_grad():
         _set_seed(whole, seed)
         first = next(batches)
-        with must_fit(first):
-            traced = trace(whole, first)
+        traced = trace(whole, first)
         measured = _Measured(traced, first, expected, torch.Generator().manual_seed(seed))
         for parameter in whole.parameters():
             if parameter.is_floating_point():

@@ -17,7 +17,7 @@ from torch import nn
 
 from .. import _checks
 from . import _drawing
-from ._batches import Batch, batches_of, example_of, must_fit, output_of, run, untouched, unwrapped
+from ._batches import Batch, batches_of, example_of, output_of, run, untouched, unwrapped
 from ._critical import STABLE, LayerLaw, planned
 from ._data_driven import Profile, flatten_gradients, measured, set_variances
 from ._init_report import InitReport, InitRow
@@ -126,8 +126,7 @@ def init_(
     _checked_generator(generator)
     axis, dry_run = _checks.integer("batch_axis", batch_axis, 0), _checks.flag("dry_run", dry_run)
     batch, source = _batch(plain, inputs, labels, example, axis)
-    with must_fit(batch):
-        traced = trace(plain, batch)
+    traced = trace(plain, batch)
     _check_labels(plain, batch)
     with _undone(plain, generator, dry_run):
         work = _Work(plain, traced, wish)
