@@ -11,7 +11,7 @@ bin := $(VENV)/bin
 pip := $(bin)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 sources := $(shell find csrc python cmake -name '*.py' -o -name '*.pyi' -o -name '*.cpp' -o -name '*.h' -o -name '*.cu' \
                    -o -name '*.cmake' -o -name py.typed) CMakeLists.txt pyproject.toml
-cxx_files = $(shell find csrc tests \( -name '*.cpp' -o -name '*.h' -o -name '*.cu' \))
+cxx_files = $(shell find csrc tests \( -name '*.c' -o -name '*.cpp' -o -name '*.h' -o -name '*.cu' \))
 
 .PHONY: validate test bench lint format clean install
 .DELETE_ON_ERROR:
@@ -20,7 +20,8 @@ validate: $(VENV)/.installed $(VENV)/.extra-plot
 	@mkdir -p results
 	$(bin)/igbfast validate --output results/validate.nc --figure results/validate.png
 
-test: $(VENV)/.installed $(VENV)/.extra-test
+# What runs on a GPU is tested by kernels compiled for the host, where there is torch, which they need.
+test: $(VENV)/.installed $(VENV)/.extra-test $(if $(wildcard $(VENV)/.extra-torch),$(VENV)/.host-kernels)
 	$(bin)/python -m pytest -q
 
 bench: $(VENV)/.installed $(VENV)/.extra-torch
@@ -55,6 +56,15 @@ $(VENV)/.build-tools: | $(bin)/python
 $(VENV)/.installed: $(sources) | $(VENV)/.build-tools
 	@echo "Building and installing igbfast into $(VENV)"
 	$(pip) --no-build-isolation .
+	@touch $@
+
+# The CUDA kernels as a Python module that runs them on the host.
+$(VENV)/.host-kernels: $(sources) $(wildcard tests/cuda/host_*) tests/cuda/CMakeLists.txt | $(VENV)/.build-tools
+	@echo "Building the CUDA kernels for the host into build/host-kernels"
+	@PATH="$(abspath $(bin)):$$PATH" cmake -S . -B build/host-kernels -G Ninja --log-level=WARNING \
+	    -D Python_EXECUTABLE="$(abspath $(bin))/python" -D CMAKE_BUILD_TYPE=Release -D IGBFAST_PYTHON=OFF \
+	    -D IGBFAST_CUDA=OFF -D IGBFAST_HOST_KERNELS=ON
+	@PATH="$(abspath $(bin)):$$PATH" cmake --build build/host-kernels --target _cuda_host -- --quiet
 	@touch $@
 
 # What an extra of the installed package asks for (its own version is there already, so only the rest is fetched).

@@ -1,28 +1,55 @@
 # The CUDA half, as the static library igbfast_cuda, where IGBFAST_CUDA asks for it; igbfast_cuda_built says whether.
-# Compiled for A100, H100 and B200, and as PTX for what comes after.
+# Compiled for A100, H100 and, by an nvcc that knows it, B200, and as PTX for what comes after. The CUDA runtime is
+# linked in, the driver is looked for when it is needed: the module imports on a machine that has neither.
 set(igbfast_cuda_built FALSE)
+set(igbfast_cuda_missing "")  # why not, where it was asked for
 if(NOT IGBFAST_CUDA MATCHES "^(ON|OFF|AUTO)$")
     message(FATAL_ERROR "IGBFAST_CUDA must be ON, OFF or AUTO, got ${IGBFAST_CUDA}")
 endif()
 if(NOT IGBFAST_CUDA STREQUAL "OFF")
-    set(CMAKE_CUDA_ARCHITECTURES "80-real;90-real;100" CACHE STRING "GPUs to compile for")
     include(CheckLanguage)
     check_language(CUDA)
     if(CMAKE_CUDA_COMPILER)
-        set(igbfast_cuda_built TRUE)
-    elseif(IGBFAST_CUDA STREQUAL "ON")
-        message(FATAL_ERROR "IGBFAST_CUDA=ON, but there is no CUDA compiler. Name nvcc by the environment variable "
-                            "CUDACXX or by CMAKE_CUDA_COMPILER, or use IGBFAST_CUDA=OFF.")
+        execute_process(COMMAND ${CMAKE_CUDA_COMPILER} --version OUTPUT_VARIABLE said ERROR_QUIET)
+        string(REGEX MATCH "release ([0-9]+\\.[0-9]+)" said "${said}")
+        set(igbfast_nvcc_version "${CMAKE_MATCH_1}")
+        if(igbfast_nvcc_version AND igbfast_nvcc_version VERSION_LESS 12.0)
+            set(igbfast_cuda_missing "${CMAKE_CUDA_COMPILER} is of CUDA ${igbfast_nvcc_version}, and 12.0 is needed")
+        else()
+            set(igbfast_cuda_built TRUE)
+        endif()
+    else()
+        set(igbfast_cuda_missing "there is no CUDA compiler that works. Name nvcc by the environment variable CUDACXX or "
+                                 "by CMAKE_CUDA_COMPILER")
+    endif()
+    list(JOIN igbfast_cuda_missing "" igbfast_cuda_missing)
+    if(igbfast_cuda_missing AND IGBFAST_CUDA STREQUAL "ON")
+        message(FATAL_ERROR "IGBFAST_CUDA=ON, but ${igbfast_cuda_missing}; or use IGBFAST_CUDA=OFF.")
     endif()
 endif()
 
 if(igbfast_cuda_built)
+    if(igbfast_nvcc_version AND igbfast_nvcc_version VERSION_LESS 12.8)
+        set(known "80-real;90")
+    else()
+        set(known "80-real;90-real;100")
+    endif()
+    set(CMAKE_CUDA_ARCHITECTURES "${known}" CACHE STRING "GPUs to compile for")
     enable_language(CUDA)
     set(CMAKE_CUDA_STANDARD 20)
     file(GLOB cuda_sources CONFIGURE_DEPENDS csrc/cuda/*.cu)
     add_library(igbfast_cuda STATIC ${cuda_sources})
     target_link_libraries(igbfast_cuda PUBLIC igbfast_flags)
+    set_target_properties(igbfast_cuda PROPERTIES CUDA_RUNTIME_LIBRARY Static)
     target_compile_options(igbfast_cuda PRIVATE
         -Xcompiler=-Wall,-Wextra,-Wshadow -Xptxas=--warn-on-spills
         $<$<BOOL:${IGBFAST_WERROR}>:-Xcompiler=-Werror> $<$<BOOL:${IGBFAST_WERROR}>:--Werror=all-warnings>)
+    if(IGBFAST_TESTS)
+        target_compile_options(igbfast_cuda PRIVATE -Xptxas=-v)
+        set_target_properties(igbfast_cuda PROPERTIES
+                              CUDA_COMPILER_LAUNCHER "sh;${CMAKE_CURRENT_LIST_DIR}/keep_report.sh")
+    endif()
+    message(STATUS "CUDA: ${igbfast_nvcc_version}, for ${CMAKE_CUDA_ARCHITECTURES}")
+else()
+    message(STATUS "CUDA: not built; IGBFAST_CUDA is ${IGBFAST_CUDA}. ${igbfast_cuda_missing}")
 endif()

@@ -1,7 +1,10 @@
 """What all tests share: the two flagship ensembles, figures without a screen, plain text from the command line."""
 
+import importlib.util
 import os
 import signal
+from pathlib import Path
+from typing import Any
 
 collect_ignore = ["conftest.py"]  # has no examples; the one of docs/ has the same name
 
@@ -21,6 +24,43 @@ def tanh_edge() -> igb.Ensemble:
 @pytest.fixture
 def relu_critical() -> igb.Ensemble:
     return igb.Ensemble("relu", sigma_w2=2.0)
+
+
+@pytest.fixture(scope="session")
+def host_device() -> Any:
+    """What device="cuda" runs without a GPU: its kernels compiled for the host, and memory of the host.
+
+    With IGBFAST_TEST_DEVICE=cuda in the environment it is the GPU.
+    """
+    torch = pytest.importorskip("torch")
+    from igbfast.gpu import _device
+
+    if os.environ.get("IGBFAST_TEST_DEVICE") == "cuda":
+        return _device.find("cuda")[0]
+    return _device.Device(torch.device("cpu"), compiled_for_the_host())
+
+
+@pytest.fixture
+def on_host(monkeypatch: pytest.MonkeyPatch, host_device: Any) -> Any:
+    """device="cuda" is the host."""
+    from igbfast.gpu import _device
+
+    monkeypatch.setattr(_device, "find", lambda device: [host_device])
+    return host_device
+
+
+def compiled_for_the_host() -> Any:
+    """The module _cuda_host; `make test` builds it, and IGBFAST_HOST_KERNELS names the folder that holds it."""
+    folder = Path(os.environ.get("IGBFAST_HOST_KERNELS", Path(__file__).parents[1] / "build/host-kernels/tests/cuda"))
+    found = sorted(folder.glob("_cuda_host*.so"))
+    if not found:
+        pytest.skip(f"no kernels compiled for the host in {folder}: `make test` builds them")
+    spec = importlib.util.spec_from_file_location("_cuda_host", found[0])
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(autouse=True)

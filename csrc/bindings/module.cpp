@@ -8,4 +8,5 @@ PYBIND11_MODULE(_core, m) {
     igb::bindings::register_meanfield(m);
     igb::bindings::register_kernel(m);
     igb::bindings::register_simulation(m);
+    igb::bindings::register_layers(m);
 }

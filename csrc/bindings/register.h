@@ -10,5 +10,6 @@ void register_sampling(pybind11::module_& m);
 void register_meanfield(pybind11::module_& m);
 void register_kernel(pybind11::module_& m);
 void register_simulation(pybind11::module_& m);
+void register_layers(pybind11::module_& m);
 
 }  // namespace igb::bindings

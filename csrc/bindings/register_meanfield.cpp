@@ -9,6 +9,7 @@
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -172,6 +173,43 @@ Phi mixture_of(const std::vector<std::pair<double, Phi>>& components) {
     return mixture;
 }
 
+// ---- What it is made of, for the kernels of a GPU -------------------------------------------------------------------
+
+std::string name_of(ActivationKind kind) {
+    for (const char* name : {"linear", "relu", "leaky_relu", "tanh", "erf"}) {
+        if (activation_of(name, 0.0).kind == kind) return name;
+    }
+    throw std::logic_error("an activation without a name");
+}
+
+template <class T>
+py::array_t<T> array_of(const std::vector<T>& row) {
+    return py::array_t<T>(static_cast<py::ssize_t>(row.size()), row.data());
+}
+
+// Of phi, phi' and phi'': T of shape (3, panels), or (3, panels, each).
+template <class T, class Element>
+py::array_t<T> rows_of_series(const Table& table, py::ssize_t each, std::vector<Element> Table::Series::* part) {
+    std::vector<py::ssize_t> shape{3, static_cast<py::ssize_t>(table.panels())};
+    if (each > 1) shape.push_back(each);
+    py::array_t<T> result(shape);
+    T* to = result.mutable_data();
+    for (const Table::Series& series : table.series) to = std::copy((series.*part).begin(), (series.*part).end(), to);
+    return result;
+}
+
+using Part = std::tuple<double, std::string, double, std::shared_ptr<Table>>;
+
+std::vector<Part> parts_of(const Phi& phi) {
+    std::vector<Part> parts;
+    for (const auto& [weight, leaf] : phi.shares) {
+        const std::string kind = leaf.table ? "table" : name_of(leaf.activation.kind);
+        // Nothing of a Table can be changed from Python.
+        parts.emplace_back(weight, kind, leaf.activation.parameter, std::const_pointer_cast<Table>(leaf.table));
+    }
+    return parts;
+}
+
 void require_within_reach(const Phi& phi, const Doubles& q) {
     const double q_max = phi.q_max();
     for (py::ssize_t i = 0; i < q.size(); ++i) require(q.at(i) <= q_max, "the table of phi does not reach so far");
@@ -281,6 +319,22 @@ void register_meanfield(py::module_& m) {
              py::kw_only(), "edges"_a, "value"_a, "slope"_a, "curvature"_a, "by_x"_a, "kinks"_a, "jumps"_a, "parity"_a,
              "monotone"_a, "q_max"_a)
         .def_readonly("q_max", &Table::q_max)
+        .def_readonly("parity", &Table::parity)
+        .def_readonly("one_sign", &Table::one_sign)
+        .def_readonly("monotone", &Table::monotone)
+        .def_property_readonly("edges", [](const Table& table) { return array_of(table.edges); })
+        .def_property_readonly("kinks", [](const Table& table) { return array_of(table.kinks); })
+        .def_property_readonly("jumps", [](const Table& table) { return array_of(table.jumps); })
+        .def_property_readonly(
+            "series",
+            [](const Table& table) { return rows_of_series<double>(table, table_terms, &Table::Series::coefficients); },
+            "Coefficients of phi, phi' and phi'', of shape (3, panels, 16).")
+        .def_property_readonly(
+            "largest", [](const Table& table) { return rows_of_series<double>(table, 1, &Table::Series::largest); },
+            "What bounds them on each panel, of shape (3, panels).")
+        .def_property_readonly(
+            "by_x", [](const Table& table) { return rows_of_series<bool>(table, 1, &Table::Series::by_x); },
+            "Where a series is to be multiplied by x, of shape (3, panels).")
         .def("__call__", &table_values_at, "derivative"_a, "x"_a, "phi^(m)(x) from the series.");
     py::class_<Phi>(m, "Phi", "What is integrated: a known activation, a table, or a mixture of these.")
         .def(py::init([](const std::string& kind, double parameter) {
@@ -292,7 +346,8 @@ void register_meanfield(py::module_& m) {
              }),
              py::kw_only(), "table"_a.none(false))
         .def(py::init(&mixture_of), py::kw_only(), "components"_a)
-        .def_property_readonly("q_max", &Phi::q_max);
+        .def_property_readonly("q_max", &Phi::q_max)
+        .def_property_readonly("parts", &parts_of, "(weight, kind, parameter, table) of each leaf.");
     m.def("moments", &moments, py::kw_only(), "phi"_a, "pool"_a = "none", "size"_a = 1, "derivative"_a, "q_aa"_a,
           "q_bb"_a, "c"_a, "E[P(u) P(v)], or of derivatives, u and v of variances q_aa, q_bb and correlation c.");
     m.def("single_moments", &single, py::kw_only(), "phi"_a, "pool"_a = "none", "size"_a = 1, "q"_a,

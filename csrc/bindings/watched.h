@@ -15,8 +15,8 @@ inline void require(bool condition, const char* message) {
     if (!condition) throw std::invalid_argument(message);
 }
 
-// Runs work(monitor) without the GIL, but looks at signals, and tells the callback (or None) of the progress, ten times a
-// second; raises what either of them raised.
+// Runs work(monitor) without the GIL, but looks at signals, and tells the callback (or None) of the progress, ten times
+// a second; raises what either of them raised.
 template <class Work>
 void run_watched(const pybind11::object& callback, Work&& work) {
     std::optional<pybind11::error_already_set> raised;

@@ -1,14 +1,14 @@
-// The rules behind the Gaussian expectations that have no closed form. Both are trapezoidal rules, whose error falls like
-// exp(-2 pi t / h), t being how far into the complex plane the integrand stays analytic and small:
+// The rules behind the Gaussian expectations that have no closed form. Both are trapezoidal rules, whose error falls
+// like exp(-2 pi t / h), t being how far into the complex plane the integrand stays analytic and small:
 //
 //     sinh_rule:  E[f(g)] = sum_k w_k f(g_k),  g_k = lambda sinh(k h),
 //                 w_k = h lambda cosh(k h) exp(-g_k^2 / 2) / sqrt(2 pi)
 //     even_step:  the step of z_j = j h, for E[f(z)]
 //
-// If f has its nearest singularities at +-i lambda (tanh(sigma g): at +-i pi / (2 sigma)), sinh moves them and all those
-// beyond to |Im x| >= pi / 2, however sharp f is, and beyond lambda spaces the nodes like log g: 24 nodes at variance 1,
-// 64 at 10^4, 105 at 10^8. What limits t is the Gaussian, which grows beyond |Im x| = pi / 4. An even rule knows no
-// centre, as f(mu + z) for every mu asks for, but takes as many nodes as f is sharp.
+// If f has its nearest singularities at +-i lambda (tanh(sigma g): at +-i pi / (2 sigma)), sinh moves them and all
+// those beyond to |Im x| >= pi / 2, however sharp f is, and beyond lambda spaces the nodes like log g: 24 nodes at
+// variance 1, 64 at 10^4, 105 at 10^8. What limits t is the Gaussian, which grows beyond |Im x| = pi / 4. An even rule
+// knows no centre, as f(mu + z) for every mu asks for, but takes as many nodes as f is sharp.
 #pragma once
 
 #include <cmath>

@@ -7,11 +7,13 @@
 #include <cstddef>
 #include <vector>
 
+#include "core/covariance_pairs.h"
+
 namespace igb {
 
 class AdaptiveCurve {
 public:
-    static constexpr int nodes = 16;
+    static constexpr int nodes = CurveView::nodes;
     using Values = std::array<double, 2>;
 
     // evaluate(count, x, out) gives the functions at `count` places. False, and no curve, where the series do not
@@ -23,31 +25,14 @@ public:
         return add(low, high, tolerance, max_depth, evaluate);
     }
 
-    Values at(double x) const {
-        std::size_t first = 0, last = series_.size();
-        while (last - first > 1) {
-            const std::size_t middle = (first + last) / 2;
-            (edges_[middle] <= x ? first : last) = middle;
-        }
-        const double t = (2.0 * x - edges_[first] - edges_[first + 1]) / (edges_[first + 1] - edges_[first]);
-        Values result;
-        for (std::size_t f = 0; f < 2; ++f) {
-            const auto& c = series_[first][f];
-            double here = 0.0, above = 0.0;  // Clenshaw
-            for (std::size_t k = nodes - 1; k > 0; --k) {
-                const double below = c[k] + 2.0 * t * here - above;
-                above = here;
-                here = below;
-            }
-            result[f] = c[0] + t * here - above;
-        }
-        return result;
+    CurveView view(double unit, double square) const {
+        const double* const series = series_.empty() ? nullptr : series_.front().front().data();
+        return {static_cast<int>(series_.size()), edges_.data(), series, unit, square};
     }
 
 private:
     using Series = std::array<std::array<double, nodes>, 2>;
     static constexpr int max_depth = 8;
-    static constexpr double pi = 3.141592653589793;
     std::vector<double> edges_;
     std::vector<Series> series_;
 

@@ -1,5 +1,5 @@
-// The layer loop of covariance_map.h. What is done for every pair is in covariance_rows.cpp; here is what is done for
-// every input, and the choice of how a component of phi is integrated:
+// The layers of covariance_map.h. What is done for every pair is in covariance_rows.cpp, and for a GPU in
+// cuda/covariance_map.cu; here is what is done for every input, and the choice of how a component of phi is integrated:
 //     closed forms     linear, relu, leaky_relu, erf
 //     Hermite series   everything analytic, as long as the series converges
 //     one curve        the rest, where all inputs have one variance or phi(k x) = k phi(x): a function of c alone
@@ -11,8 +11,7 @@
 #include <limits>
 #include <numeric>
 
-#include "core/angles.h"
-#include "core/quadrature.h"
+#include "core/covariance_pairs.h"
 #include "cpu/adaptive_curve.h"
 #include "cpu/hermite_rule.h"
 #include "cpu/kernels.h"
@@ -37,7 +36,7 @@ void for_blocks(Size padded, Body&& body) {
                  [&](std::size_t index, int worker) { body(Size(index) * pair_block, worker); });
 }
 
-// ---- phi at quadrature nodes -----------------------------------------------------------------------------------------
+// ---- phi at quadrature nodes ----------------------------------------------------------------------------------------
 
 void values(const Leaf& leaf, Size count, const double* x, double* out) {
     if (!leaf.table) return pairs().values(leaf.activation, count, x, out);
@@ -85,30 +84,13 @@ bool is_homogeneous(const Leaf& leaf) {
            std::all_of(table.series[2].coefficients.begin(), table.series[2].coefficients.end(), is_zero);
 }
 
-// The correlation of a pair as correlation_of in covariance_rows.cpp has it, with the angle whose cosine it is.
-struct PairAngle {
-    double c, s, angle;
-    double gap;  // T_ab / sqrt(q_a q_b)
-};
-
-PairAngle angle_of_pair(const InputView& in, Size a, Size b, double covariance, double distance) {
-    const double inverse = in.inverse_root[a] * in.inverse_root[b], gap = distance * inverse;
-    const double change = in.root_change[a] - in.root_change[b];
-    const double together = std::min(std::fabs(covariance * inverse), 1.0);
-    const double near =
-        gap < 0.5 ? std::max((distance - 0.5 * change * change) * inverse, 0.0) : 1.0 - together;  // 1 - |c|
-    const double size = gap < 0.5 ? 1.0 - near : together;
-    const double angle = 2.0 * angle_of(std::sqrt(near), std::sqrt(1.0 + size));
-    return covariance < 0.0 ? PairAngle{-size, 1.0 + size, pi - angle, gap} : PairAngle{size, near, angle, gap};
-}
-
 int parity_of(const Leaf& leaf) { return leaf.table ? leaf.table->parity : -1; }  // of those without: tanh and erf
 
 }  // namespace
 
 // ---- Inputs ---------------------------------------------------------------------------------------------------------
 
-struct CovarianceMap::Inputs {
+struct CovarianceLayers::Inputs {
     Size count, padded;
     Size reference = 0;  // the index of the input from which differences are taken: one of median variance
     bool layernorm;
@@ -148,9 +130,9 @@ struct CovarianceMap::Inputs {
     }
 };
 
-// ---- What phi makes of each input ------------------------------------------------------------------------------------
+// ---- What phi makes of each input -----------------------------------------------------------------------------------
 
-struct CovarianceMap::Moments {
+struct CovarianceLayers::Moments {
     double square_reference = 0.0;            // E[phi_r^2]
     AlignedVector<double> square_change;      // E[phi_a^2] - E[phi_r^2]
     AlignedVector<double> mean, mean_change;  // E[phi_a], E[phi_a] - E[phi_r]
@@ -175,7 +157,7 @@ struct CovarianceMap::Moments {
 
 // ---- Routes ---------------------------------------------------------------------------------------------------------
 
-class CovarianceMap::Route {
+class CovarianceLayers::Route {
 public:
     // A pool of extremes, of any phi.
     Route(const Phi& phi, const Pool& extremes)
@@ -234,19 +216,23 @@ public:
                                    : (kind_ == Kind::erf || kind_ == Kind::series) && parity_of(leaf_) < 0;
     }
 
+    PairRoute view() const {
+        return {kind_, weight_, line_, series_view(), kind_ == Kind::curve ? curve_view() : CurveView{}};
+    }
+
     void add(const InputView& in, bool mirrored, const PairRows& rows, PairSink& sink, int worker,
              const Monitor& monitor) {
         switch (kind_) {
             case Kind::line: return pairs().add_piecewise_linear(in, line_, weight_, mirrored, rows, sink);
-            case Kind::erf: return pairs().add_erf(in, view(), weight_, mirrored, rows, sink);
-            case Kind::series: return pairs().add_series(in, view(), weight_, mirrored, rows, sink);
+            case Kind::erf: return pairs().add_erf(in, series_view(), weight_, mirrored, rows, sink);
+            case Kind::series: return pairs().add_series(in, series_view(), weight_, mirrored, rows, sink);
             case Kind::curve: return add_curve(in, rows, sink);
             case Kind::direct: return add_direct(in, rows, sink, worker, monitor);
         }
     }
 
 private:
-    enum class Kind { line, erf, series, curve, direct };
+    using Kind = PairRoute::Kind;
 
     double weight_;
     Leaf leaf_;
@@ -273,10 +259,12 @@ private:
         line_ = {0.25 * (1.0 + a) * (1.0 + a), 0.25 * (1.0 - a) * (1.0 - a)};
     }
 
-    SeriesView view() const {
+    PairSeriesView series_view() const {
         return {parity_of(leaf_), used_,           Size{used_} * pair_block, series_.data(),
                 features_,        feature_.data(), feature_scale2_};
     }
+
+    CurveView curve_view() const { return curve_.view(unit_, at_unit_.square); }
 
     const HermiteRule& rule() const { return HermiteRule::of(parity_of(leaf_), level_); }
 
@@ -531,18 +519,15 @@ private:
 
     void add_curve(const InputView& in, const PairRows& rows, PairSink& sink) const {
         const Size columns = in.padded - rows.first;
-        const double square = at_unit_.square / unit_;
+        const CurveView curve = curve_view();
         for (Size a = rows.first; a < std::min(rows.first + pair_block, in.count); ++a) {
             for (Size b = a + 1; b < in.count; ++b) {
                 const Size i = (a - rows.first) * columns + b - rows.first;
-                const PairAngle at_pair = angle_of_pair(in, a, b, rows.covariance[i], rows.distance[i]);
-                const double size = in.seen[a] * in.seen[b], change = in.seen_change[a] - in.seen_change[b];
-                const AdaptiveCurve::Values found =
-                    at_pair.s > 0.0 ? curve_.at(at_pair.angle) : AdaptiveCurve::Values{at_unit_.square, 0.0};
-                const double scale = weight_ * (size / unit_);
-                sink.product[i] += scale * found[0];
-                sink.spread[i] += scale * (at_pair.s * found[1]) + weight_ * square * (0.5 * change * change);
-                sink.steep += scale * found[1] * at_pair.gap;
+                const Correlation at_pair = correlation_of(in, a, b, rows.covariance[i], rows.distance[i]);
+                const PairTerm term = curve_term(in, a, b, at_pair, curve, weight_);
+                sink.product[i] += term.product;
+                sink.spread[i] += term.spread;
+                sink.steep += term.steep;
             }
         }
     }
@@ -555,7 +540,7 @@ private:
             for (Size b = a + 1; b < in.count; ++b) {
                 if (monitor.stopped()) return;
                 const Size i = (a - rows.first) * columns + b - rows.first;
-                const PairAngle at_pair = angle_of_pair(in, a, b, rows.covariance[i], rows.distance[i]);
+                const Correlation at_pair = correlation_of(in, a, b, rows.covariance[i], rows.distance[i]);
                 const double q_a = in.seen[a] * in.seen[a], q_b = in.seen[b] * in.seen[b];
                 SplitMoments found;
                 if (in.seen_change[a] == in.seen_change[b] && at_pair.c >= 0.0) {
@@ -574,22 +559,214 @@ private:
     }
 };
 
-// ---- The map --------------------------------------------------------------------------------------------------------
+// ---- Layers ---------------------------------------------------------------------------------------------------------
 
-CovarianceMap::CovarianceMap(const CovarianceRequest& request)
+CovarianceLayers::CovarianceLayers(const CovarianceRequest& request)
     : request_(request), padded_((request.inputs + pair_block - 1) / pair_block * pair_block) {
     inputs_ = std::make_unique<Inputs>(request.inputs, padded_, request.layernorm);
     next_ = std::make_unique<Inputs>(request.inputs, padded_, request.layernorm);
     moments_ = std::make_unique<Moments>(padded_);
-    covariance_.assign(at(offset(padded_)), 0.0);
-    distance_.assign(at(offset(padded_)), 0.0);
     for (auto* column :
          {&columns_.sigma_mu2, &columns_.sigma_y2, &columns_.gamma, &columns_.q, &columns_.c, &columns_.chi}) {
         column->assign(at(request.depth), nan);
     }
 }
 
-CovarianceMap::~CovarianceMap() = default;
+CovarianceLayers::~CovarianceLayers() = default;
+
+double CovarianceLayers::largest_seen() const { return request_.layernorm ? 1.0 : inputs_->largest(); }
+
+double CovarianceLayers::variance(Size input) const { return out_of_range_ ? nan : inputs_->q[at(input)]; }
+
+std::int64_t CovarianceLayers::done() const {
+    if (out_of_range_) return request_.depth;
+    return prepared_ ? layer_ : layer_ - 1;
+}
+
+Size CovarianceLayers::middle_of(const std::vector<double>& variance) {
+    std::vector<Size> order(variance.size());
+    std::iota(order.begin(), order.end(), Size{0});
+    const auto middle = order.begin() + static_cast<std::ptrdiff_t>(order.size() / 2);
+    std::nth_element(order.begin(), middle, order.end(), [&](Size a, Size b) {
+        return variance[at(a)] != variance[at(b)] ? variance[at(a)] < variance[at(b)] : a < b;
+    });
+    return *middle;
+}
+
+PairStep CovarianceLayers::first_step(Size reference, double variance, const std::vector<double>& changes) {
+    inputs_->reference = reference;
+    inputs_->q_reference = request_.sigma_w2 * variance + request_.sigma_b2;
+    for (Size a = 0; a < request_.inputs; ++a) inputs_->change[at(a)] = request_.sigma_w2 * changes[at(a)];
+    inputs_->set();
+    lost_ = epsilon;
+    const PairMap map{request_.sigma_w2,           0.0, 0.0, request_.sigma_b2, true, moments_->mean.data(),
+                      moments_->mean_change.data()};
+    step_ = {inputs_->view(), inputs_->view(), map, false};
+    return step_;
+}
+
+void CovarianceLayers::use(const Phi& phi) {
+    routes_.clear();
+    layernorm_settled_ = prepared_ = false;
+    q_max_ = phi.q_max();
+    const Pool& pool = request_.pool;
+    if (pool.size > 1 && pool.kind != PoolKind::average) {
+        routes_.push_back(std::make_unique<Route>(phi, pool));
+        return;
+    }
+    for (const Phi::Share& share : phi.shares) routes_.push_back(std::make_unique<Route>(share.weight, share.leaf));
+}
+
+std::optional<PairStep> CovarianceLayers::next_step(std::int64_t layer) {
+    if (out_of_range_ || !prepare() || layer_ >= layer || !move_inputs()) return std::nullopt;
+    const bool residual = request_.residual > 0.0, average = request_.pool.kind == PoolKind::average;
+    const double branch = residual ? request_.residual : 1.0, share = average ? 1.0 / request_.pool.size : 1.0;
+    const double gain = branch * request_.sigma_w2, bias = branch * request_.sigma_b2;
+    const bool mirrored =
+        std::all_of(routes_.begin(), routes_.end(), [](const auto& route) { return route->is_odd(); });
+    const bool curves =
+        std::any_of(routes_.begin(), routes_.end(), [](const auto& route) { return route->needs_curve(); });
+    const PairMap map{
+        residual ? 1.0 : 0.0,        gain * share, gain * (1.0 - share), bias, mirrored, moments_->mean.data(),
+        moments_->mean_change.data()};
+    step_ = {inputs_->view(), next_->view(), map, curves};
+    return step_;
+}
+
+// What phi makes of the inputs of this layer; false if its expectations do not reach so far.
+bool CovarianceLayers::prepare() {
+    if (prepared_) return true;
+    if (largest_seen() > q_max_) return false;
+    if (!layernorm_settled_) {  // else phi sees the same as in the layer before
+        moments_->clear();
+        for (const auto& route : routes_) route->prepare(*inputs_, *moments_);
+        layernorm_settled_ = request_.layernorm;
+    }
+    prepared_ = true;
+    record_chi();
+    return true;
+}
+
+// next_ from inputs_; false if it leaves the range of double.
+bool CovarianceLayers::move_inputs() {
+    const bool residual = request_.residual > 0.0, average = request_.pool.kind == PoolKind::average;
+    const double branch = residual ? request_.residual : 1.0, carry = residual ? 1.0 : 0.0;
+    const double share = average ? 1.0 / request_.pool.size : 1.0, rest = 1.0 - share;
+    const double gain = branch * request_.sigma_w2, bias = branch * request_.sigma_b2;
+    const Moments& phi = *moments_;
+    const double mean = phi.mean[at(inputs_->reference)];
+
+    Inputs& next = *next_;
+    next.reference = inputs_->reference;
+    next.q_reference = carry * inputs_->q_reference + gain * (share * phi.square_reference + rest * mean * mean) + bias;
+    for (std::size_t a = 0; a < at(padded_); ++a) {
+        next.change[a] = carry * inputs_->change[a] +
+                         gain * (share * phi.square_change[a] + rest * phi.mean_change[a] * (phi.mean[a] + mean));
+    }
+    next.set();
+    ++layer_;
+    prepared_ = false;
+    const double largest = next.largest();
+    out_of_range_ = !std::isfinite(largest) || (largest < smallest && largest > 0.0);
+    return !out_of_range_;
+}
+
+void CovarianceLayers::make_curves(double low, double high) {
+    for (const auto& route : routes_) {
+        if (route->needs_curve()) route->make_curve(low, high);
+    }
+}
+
+std::vector<PairRoute> CovarianceLayers::routes() const {
+    std::vector<PairRoute> views;
+    for (const auto& route : routes_) views.push_back(route->view());
+    return views;
+}
+
+PairTotals CovarianceLayers::integrate_pairs(const double* covariance, const double* distance, double* product,
+                                             double* spread, Monitor& monitor) {
+    const Size n = request_.inputs, all = pair_block * padded_;
+    std::vector<PairTotals> parts(at(padded_ / pair_block));
+    monitor.expect(static_cast<double>(parts.size()));
+    parallel_for(parts.size(), [&](std::size_t index, int worker) {
+        const Size first = Size(index) * pair_block, columns = padded_ - first;
+        std::vector<double> numbers(at(4 * all));
+        double *const k = numbers.data(), *const t = k + all, *const to_product = t + all, *const to = to_product + all;
+        const auto for_pairs = [&](auto&& body) {
+            for (Size a = first; a < std::min(first + pair_block, n); ++a) {
+                for (Size b = a + 1; b < n; ++b) body((a - first) * columns + b - first, a * n + b);
+            }
+        };
+        for_pairs([&](Size here, Size there) {
+            k[here] = covariance[there];
+            t[here] = distance[there];
+        });
+        PairSink sink{to_product, to};
+        for (const auto& route : routes_) {
+            if (route->view().kind != PairRoute::Kind::direct) continue;
+            route->add(step_.in, step_.map.mirrored, {first, k, t}, sink, worker, monitor);
+        }
+        for_pairs([&](Size here, Size there) {
+            product[there] += to_product[here];
+            spread[there] += to[here];
+        });
+        parts[index] = {{}, sink.steep, sink.rounding};
+        monitor.advance(1.0);
+    });
+    PairTotals total;
+    for (const PairTotals& part : parts) {
+        total.steep += part.steep;
+        total.rounding += part.rounding;
+    }
+    return total;
+}
+
+void CovarianceLayers::end_step(const PairTotals& totals) {
+    if (layer_ == 1) return record(*inputs_, totals.sums);
+    const double relative = lost_ + 4.0 * epsilon;
+    const double error = relative * step_.map.carry * distance_sum_ +
+                         step_.map.gain * (relative * totals.steep + 4.0 * epsilon * totals.rounding);
+    if (lost_ <= allowed_loss) lost_ = error > 0.0 ? error / totals.sums.distance : 0.0;  // or stays lost
+    record(*next_, totals.sums);
+    std::swap(inputs_, next_);
+}
+
+void CovarianceLayers::record(const Inputs& in, const PairSums& sums) {
+    const std::size_t row = at(layer_ - 1);
+    const double n = static_cast<double>(in.count), each = 2.0 / (n * (n - 1.0));
+    const double mu2 = sums.covariance * each, y2 = sums.distance * each;
+    const auto in_range = [](double x) { return std::isfinite(x) && (x == 0.0 || std::fabs(x) >= smallest); };
+    // A zero may be one in truth: phi may take two inputs to the same.
+    const bool was_small = distance_sum_ > 0.0 && distance_sum_ < 1e60 * smallest;
+    if (y2 < smallest && (y2 > 0.0 || was_small)) underflown_ = true;
+    distance_sum_ = sums.distance;
+    const bool lost = underflown_ || lost_ > allowed_loss || !in_range(y2);
+    columns_.sigma_mu2[row] = in_range(mu2) ? mu2 : nan;
+    columns_.sigma_y2[row] = lost ? nan : y2;
+    const double gamma = mu2 / y2;
+    columns_.gamma[row] = lost || !in_range(mu2) || !(in_range(gamma) || y2 == 0.0) ? nan : gamma;
+    columns_.q[row] = in.mean();
+    columns_.c[row] = sums.correlation * each;
+}
+
+void CovarianceLayers::record_chi() {
+    const bool residual = request_.residual > 0.0;
+    const double share = request_.pool.kind == PoolKind::average ? 1.0 / request_.pool.size : 1.0;
+    const double gain = request_.sigma_w2 * share * (residual ? request_.residual : 1.0);
+    double sum = 0.0;
+    for (Size a = 0; a < request_.inputs; ++a) {
+        sum += moments_->slope2[at(a)] / (request_.layernorm ? inputs_->q[at(a)] : 1.0);
+    }
+    const double chi = (residual ? 1.0 : 0.0) + gain * (sum / static_cast<double>(request_.inputs));
+    columns_.chi[at(layer_ - 1)] = std::isfinite(chi) ? chi : nan;
+}
+
+// ---- Pairs ----------------------------------------------------------------------------------------------------------
+
+CovarianceMap::CovarianceMap(const CovarianceRequest& request) : CovarianceLayers(request) {
+    covariance_.assign(at(offset(padded_)), 0.0);
+    distance_.assign(at(offset(padded_)), 0.0);
+}
 
 // Where the rows from `first` on are: those above have padded, padded - 8, ... columns.
 Size CovarianceMap::offset(Size first) const {
@@ -606,36 +783,6 @@ double CovarianceMap::memory(std::int64_t inputs) {
     return 8.0 * n * (n + 16.0) + 8.0 * n * (1000.0 + 64.0 * max_workers());
 }
 
-double CovarianceMap::largest_seen() const { return request_.layernorm ? 1.0 : inputs_->largest(); }
-
-// covariance_ and distance_ hold what belongs to the inputs; changes are the differences of their variances.
-void CovarianceMap::set_first_layer(Size index, double reference, const std::vector<double>& changes) {
-    inputs_->reference = index;
-    inputs_->q_reference = request_.sigma_w2 * reference + request_.sigma_b2;
-    for (Size a = 0; a < request_.inputs; ++a) inputs_->change[at(a)] = request_.sigma_w2 * changes[at(a)];
-    inputs_->set();
-    lost_ = epsilon;
-    const PairMap map{request_.sigma_w2,           0.0, 0.0, request_.sigma_b2, true, moments_->mean.data(),
-                      moments_->mean_change.data()};
-    Monitor silent;
-    map_pairs(*inputs_, map, [](const PairRows&, PairSink&, int) {}, silent);
-}
-
-namespace {
-
-// The index of an input of median variance.
-Size middle_of(const std::vector<double>& variance) {
-    std::vector<Size> order(variance.size());
-    std::iota(order.begin(), order.end(), Size{0});
-    const auto middle = order.begin() + static_cast<std::ptrdiff_t>(order.size() / 2);
-    std::nth_element(order.begin(), middle, order.end(), [&](Size a, Size b) {
-        return variance[at(a)] != variance[at(b)] ? variance[at(a)] < variance[at(b)] : a < b;
-    });
-    return *middle;
-}
-
-}  // namespace
-
 void CovarianceMap::start_from_covariance(const double* covariance) {
     const Size n = request_.inputs;
     const auto entry = [&](Size a, Size b) { return covariance[a * n + b]; };
@@ -644,11 +791,9 @@ void CovarianceMap::start_from_covariance(const double* covariance) {
         for (Size r = 0; r < pair_block; ++r) {
             for (Size i = 0; i < padded_ - first; ++i) {
                 const Size a = std::min(first + r, n - 1), b = std::min(first + i, n - 1);
-                const double k = a < b ? entry(a, b) : entry(b, a), sum = entry(a, a) + entry(b, b);
-                // (K_aa + K_bb) / 2 - |K_ab|, right to the last bit.
-                const double seen = sum - entry(a, a), low = (entry(a, a) - (sum - seen)) + (entry(b, b) - seen);
+                const double k = a < b ? entry(a, b) : entry(b, a);
                 to.covariance[r * (padded_ - first) + i] = k;
-                to.distance[r * (padded_ - first) + i] = std::max(0.5 * ((sum - 2.0 * std::fabs(k)) + low), 0.0);
+                to.distance[r * (padded_ - first) + i] = first_distance(entry(a, a), entry(b, b), k);
             }
         }
     });
@@ -656,7 +801,7 @@ void CovarianceMap::start_from_covariance(const double* covariance) {
     for (Size a = 0; a < n; ++a) variance[at(a)] = entry(a, a);
     const Size middle = middle_of(variance);
     for (Size a = 0; a < n; ++a) changes[at(a)] = variance[at(a)] - variance[at(middle)];
-    set_first_layer(middle, variance[at(middle)], changes);
+    start(variance, changes, middle);
 }
 
 void CovarianceMap::start_from_inputs(const double* x, std::int64_t features, Monitor& monitor) {
@@ -685,18 +830,23 @@ void CovarianceMap::start_from_inputs(const double* x, std::int64_t features, Mo
     const double* const centre = x + middle * features;
     for (Size a = 0; a < n; ++a)
         changes[at(a)] = sum(a, [&](double y, Size k) { return (y - centre[k]) * (y + centre[k]); });
-    set_first_layer(middle, variance[at(middle)], changes);
+    start(variance, changes, middle);
 }
 
-// K and D of the next layer, in place, and what its columns hold of them. add(rows, sink, worker) adds what phi makes of
-// the pairs of this layer.
+// covariance_ and distance_ hold what belongs to the inputs; changes are the differences of their variances.
+void CovarianceMap::start(const std::vector<double>& variance, const std::vector<double>& changes, Size middle) {
+    Monitor silent;
+    take(first_step(middle, variance[at(middle)], changes), [](const PairRows&, PairSink&, int) {}, silent);
+}
+
+// K and D of the next layer, in place, and what its columns hold of them. add(rows, sink, worker) adds what phi makes
+// of the pairs of this layer. False if the monitor says to stop.
 template <class Add>
-void CovarianceMap::map_pairs(const Inputs& next, const PairMap& map, Add&& add, Monitor& monitor) {
+bool CovarianceMap::take(const PairStep& step, Add&& add, Monitor& monitor) {
     const int workers = max_workers();
     AlignedVector<double> scratch(at(Size{workers} * 2 * pair_block * padded_));
-    std::vector<PairSums> sums(at(padded_ / pair_block));
-    std::vector<double> errors(sums.size());
-    parallel_for(sums.size(), workers, [&](std::size_t index, int worker) {
+    std::vector<PairTotals> parts(at(padded_ / pair_block));
+    parallel_for(parts.size(), workers, [&](std::size_t index, int worker) {
         if (monitor.stopped()) return;
         const PairRows here = rows(Size(index) * pair_block);
         const Size count = pair_block * (padded_ - here.first);
@@ -704,103 +854,24 @@ void CovarianceMap::map_pairs(const Inputs& next, const PairMap& map, Add&& add,
         PairSink sink{product, product + count};
         std::fill_n(product, 2 * count, 0.0);
         add(here, sink, worker);
-        sums[index] = pairs().settle(inputs_->view(), next.view(), map, sink, here);
-        errors[index] = (lost_ + 4.0 * epsilon) * sink.steep + 4.0 * epsilon * sink.rounding;
+        const PairSums sums = pairs().settle(step.in, step.next, step.map, sink, here);
+        parts[index] = {sums, sink.steep, sink.rounding};
         monitor.advance(static_cast<double>(count));
     });
-    if (monitor.stopped()) return;
-    PairSums total;
-    double error = (lost_ + 4.0 * epsilon) * map.carry * distance_sum_;
-    for (std::size_t i = 0; i < sums.size(); ++i) {
-        total.covariance += sums[i].covariance;
-        total.distance += sums[i].distance;
-        total.correlation += sums[i].correlation;
-        error += map.gain * errors[i];
+    if (monitor.stopped()) return false;
+    PairTotals total;
+    for (const PairTotals& part : parts) {
+        total.sums.covariance += part.sums.covariance;
+        total.sums.distance += part.sums.distance;
+        total.sums.correlation += part.sums.correlation;
+        total.steep += part.steep;
+        total.rounding += part.rounding;
     }
-    if (layer_ > 1 && lost_ <= allowed_loss) lost_ = error > 0.0 ? error / total.distance : 0.0;  // or stays lost
-    record(next, total);
-}
-
-void CovarianceMap::record(const Inputs& in, const PairSums& sums) {
-    const std::size_t row = at(layer_ - 1);
-    const double n = static_cast<double>(in.count), each = 2.0 / (n * (n - 1.0));
-    const double mu2 = sums.covariance * each, y2 = sums.distance * each;
-    const auto in_range = [](double x) { return std::isfinite(x) && (x == 0.0 || std::fabs(x) >= smallest); };
-    // A zero may be one in truth: phi may take two inputs to the same.
-    const bool was_small = distance_sum_ > 0.0 && distance_sum_ < 1e60 * smallest;
-    if (y2 < smallest && (y2 > 0.0 || was_small)) underflown_ = true;
-    distance_sum_ = sums.distance;
-    const bool lost = underflown_ || lost_ > allowed_loss || !in_range(y2);
-    columns_.sigma_mu2[row] = in_range(mu2) ? mu2 : nan;
-    columns_.sigma_y2[row] = lost ? nan : y2;
-    const double gamma = mu2 / y2;
-    columns_.gamma[row] = lost || !in_range(mu2) || !(in_range(gamma) || y2 == 0.0) ? nan : gamma;
-    columns_.q[row] = in.mean();
-    columns_.c[row] = sums.correlation * each;
-}
-
-bool CovarianceMap::prepare(const Phi& phi) {
-    if (largest_seen() > phi.q_max()) return false;
-    if (layernorm_settled_) return true;  // phi sees the same as in the layer before
-    moments_->clear();
-    for (const auto& route : routes_) route->prepare(*inputs_, *moments_);
-    layernorm_settled_ = request_.layernorm;
+    end_step(total);
     return true;
 }
 
-void CovarianceMap::record_chi() {
-    const bool residual = request_.residual > 0.0;
-    const double share = request_.pool.kind == PoolKind::average ? 1.0 / request_.pool.size : 1.0;
-    const double gain = request_.sigma_w2 * share * (residual ? request_.residual : 1.0);
-    double sum = 0.0;
-    for (Size a = 0; a < request_.inputs; ++a) {
-        sum += moments_->slope2[at(a)] / (request_.layernorm ? inputs_->q[at(a)] : 1.0);
-    }
-    const double chi = (residual ? 1.0 : 0.0) + gain * (sum / static_cast<double>(request_.inputs));
-    columns_.chi[at(layer_ - 1)] = std::isfinite(chi) ? chi : nan;
-}
-
-void CovarianceMap::step(Monitor& monitor) {
-    const bool residual = request_.residual > 0.0, average = request_.pool.kind == PoolKind::average;
-    const double branch = residual ? request_.residual : 1.0, carry = residual ? 1.0 : 0.0;
-    const double share = average ? 1.0 / request_.pool.size : 1.0, rest = 1.0 - share;
-    const double gain = branch * request_.sigma_w2, bias = branch * request_.sigma_b2;
-    const Moments& phi = *moments_;
-    const std::size_t reference = at(inputs_->reference);
-    const double mean = phi.mean[reference];
-
-    Inputs& next = *next_;
-    next.reference = inputs_->reference;
-    next.q_reference = carry * inputs_->q_reference + gain * (share * phi.square_reference + rest * mean * mean) + bias;
-    for (std::size_t a = 0; a < at(padded_); ++a) {
-        next.change[a] = carry * inputs_->change[a] +
-                         gain * (share * phi.square_change[a] + rest * phi.mean_change[a] * (phi.mean[a] + mean));
-    }
-    next.set();
-    ++layer_;
-    const double largest = next.largest();
-    if (!std::isfinite(largest) || (largest < smallest && largest > 0.0)) {
-        out_of_range_ = true;
-        return;
-    }
-    const bool mirrored =
-        std::all_of(routes_.begin(), routes_.end(), [](const auto& route) { return route->is_odd(); });
-    make_curves();
-    const PairMap map{carry, gain * share, gain * rest, bias, mirrored, phi.mean.data(), phi.mean_change.data()};
-    const InputView view = inputs_->view();
-    map_pairs(
-        next, map,
-        [&](const PairRows& here, PairSink& sink, int worker) {
-            for (const auto& route : routes_) route->add(view, mirrored, here, sink, worker, monitor);
-        },
-        monitor);
-    std::swap(inputs_, next_);
-    prepared_ = false;
-}
-
-void CovarianceMap::make_curves() {
-    if (std::none_of(routes_.begin(), routes_.end(), [](const auto& route) { return route->needs_curve(); })) return;
-    const InputView in = inputs_->view();
+void CovarianceMap::find_angles(const InputView& in) {
     const std::size_t blocks = at(padded_ / pair_block);
     std::vector<double> low(blocks, 4.0), high(blocks, 0.0);
     for_blocks(padded_, [&](Size first, int) {
@@ -809,43 +880,27 @@ void CovarianceMap::make_curves() {
         for (Size a = first; a < std::min(first + pair_block, in.count); ++a) {
             for (Size b = a + 1; b < in.count; ++b) {
                 const Size i = (a - first) * (padded_ - first) + b - first;
-                const PairAngle found = angle_of_pair(in, a, b, here.covariance[i], here.distance[i]);
-                if (found.s > 0.0) low[block] = std::min(low[block], found.angle);
-                high[block] = std::max(high[block], found.angle);
+                const Correlation found = correlation_of(in, a, b, here.covariance[i], here.distance[i]);
+                const double angle = pair_angle(found);
+                if (found.s > 0.0) low[block] = std::min(low[block], angle);
+                high[block] = std::max(high[block], angle);
             }
         }
     });
-    const double from = *std::min_element(low.begin(), low.end()), to = *std::max_element(high.begin(), high.end());
-    for (const auto& route : routes_) {
-        if (route->needs_curve()) route->make_curve(from, to);
-    }
+    make_curves(*std::min_element(low.begin(), low.end()), *std::max_element(high.begin(), high.end()));
 }
 
 std::int64_t CovarianceMap::advance(const Phi& phi, std::int64_t layer, Monitor& monitor) {
-    make_routes(phi);
+    use(phi);
     monitor.expect(static_cast<double>(layer - layer_) * static_cast<double>(offset(padded_)));
-    while (!out_of_range_) {
-        if (!prepared_) {
-            if (!prepare(phi)) return layer_ - 1;
-            prepared_ = true;
-            record_chi();
-        }
-        if (layer_ >= layer) return layer;
-        step(monitor);
-        if (monitor.stopped()) return layer_ - 1;
+    while (const std::optional<PairStep> step = next_step(layer)) {
+        if (step->needs_angles) find_angles(step->in);
+        const auto add = [&](const PairRows& here, PairSink& sink, int worker) {
+            for (const auto& route : routes_) route->add(step->in, step->map.mirrored, here, sink, worker, monitor);
+        };
+        if (!take(*step, add, monitor)) break;
     }
-    return layer;
-}
-
-void CovarianceMap::make_routes(const Phi& phi) {
-    routes_.clear();
-    layernorm_settled_ = prepared_ = false;
-    const Pool& pool = request_.pool;
-    if (pool.size > 1 && pool.kind != PoolKind::average) {
-        routes_.push_back(std::make_unique<Route>(phi, pool));
-        return;
-    }
-    for (const Phi::Share& share : phi.shares) routes_.push_back(std::make_unique<Route>(share.weight, share.leaf));
+    return std::min(done(), layer);
 }
 
 void CovarianceMap::covariance(double* out) const {
@@ -853,10 +908,10 @@ void CovarianceMap::covariance(double* out) const {
     for_blocks(padded_, [&](Size first, int) {
         const double* const from = covariance_.data() + offset(first);
         for (Size a = first; a < std::min(first + pair_block, n); ++a) {
-            out[a * n + a] = out_of_range_ ? nan : inputs_->q[at(a)];
+            out[a * n + a] = variance(a);
             for (Size b = a + 1; b < n; ++b) {
                 const double k = from[(a - first) * (padded_ - first) + b - first];
-                out[a * n + b] = out[b * n + a] = out_of_range_ ? nan : k;
+                out[a * n + b] = out[b * n + a] = out_of_range() ? nan : k;
             }
         }
     });

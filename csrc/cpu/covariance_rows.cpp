@@ -1,15 +1,9 @@
-// The pairs of one layer (see covariance_rows.h), compiled once for each instruction set. From K_ab and T_ab come the
-// correlation c = K_ab / sqrt(q_a q_b) and, with all its digits however close the inputs are,
-//
-//     1 - |c| = (T_ab - (sqrt q_a - sqrt q_b)^2 / 2) / sqrt(q_a q_b)
-//
-// and E[(phi_a - phi_b)^2] / 2 is a part that the variances alone make, at c = 1, and s = 1 - c times something positive.
+// The pairs of one layer (see covariance_rows.h and core/covariance_pairs.h), compiled once for each instruction set.
 #include "cpu/covariance_rows.h"
 
 #include "core/activations.h"
-#include "core/angles.h"
 #include "core/config.h"
-#include "core/quadrature.h"
+#include "core/covariance_pairs.h"
 #include "cpu/kernels.h"
 
 namespace igb::inline IGB_ISA {
@@ -36,12 +30,6 @@ IGB_HD Vector load(const double* from) {
 
 // ---- Pairs ----------------------------------------------------------------------------------------------------------
 
-// 1 for the pairs that count, 0 for the rest. Without a branch, as all conditions here: `and` would cost the vectors.
-IGB_HD double counts(std::int64_t a, std::int64_t b, const InputView& in) {
-    const std::int64_t out = (a - b) & (b - in.count);  // negative if both are
-    return out < 0 ? 1.0 : 0.0;
-}
-
 // One row of pairs, what all of them share.
 struct Row {
     std::int64_t a, first, columns;
@@ -58,32 +46,13 @@ struct Row {
     }
 };
 
-// c with its distances from 1 and from -1.
-struct Correlation {
-    double c, s, above;  // 1 - c, 1 + c
-    double distance;     // T_ab / sqrt(q_a q_b)
-};
-
-IGB_HD Correlation correlation_of(const InputView& in, std::int64_t a, std::int64_t b, double covariance,
-                                  double distance) {
-    const double inverse = in.inverse_root[a] * in.inverse_root[b], gap = distance * inverse;
-    const double change = in.root_change[a] - in.root_change[b];
-    const double apart = (distance - 0.5 * change * change) * inverse, together = absolute(covariance * inverse);
-    const bool close = gap < 0.5;  // then 1 - |c| is known better than |c|
-    double near = close ? apart : 1.0 - together;
-    near = near > 0.0 ? near : 0.0;
-    const double held = together < 1.0 ? together : 1.0, size = close ? 1.0 - near : held;
-    const bool negative = covariance < 0.0;
-    return {negative ? -size : size, negative ? 1.0 + size : near, negative ? near : 1.0 + size, gap};
-}
-
 // ---- Series ---------------------------------------------------------------------------------------------------------
 
 // With x = c, or c^2 where phi has a parity, and partial sums b_n = f_na f_nb + x b_(n+1) of Horner's rule:
 //     sum_n f_na f_nb x^n = b_0,   sum_n f_na f_nb (1 - x^n) = (1 - x) sum_(n > 0) b_n
 template <unsigned rows>
-IGB_HD void sum_series(const SeriesView& view, const double* series_a, const double* series_b, const double (*x)[block],
-                       double (*first)[block], double (*rest)[block]) {
+IGB_HD void sum_series(const PairSeriesView& view, const double* series_a, const double* series_b,
+                       const double (*x)[block], double (*first)[block], double (*rest)[block]) {
     for (int v = 0; v < block; v += width) {
         Vector power[rows], partial[rows], sum[rows];
         for (unsigned r = 0; r < rows; ++r) {
@@ -109,7 +78,7 @@ IGB_HD void sum_series(const SeriesView& view, const double* series_a, const dou
 
 // sum_j (u_ja - u_jb)^2 / 2
 template <unsigned rows>
-IGB_HD void sum_features(const SeriesView& view, const double* feature_a, const double* feature_b,
+IGB_HD void sum_features(const PairSeriesView& view, const double* feature_a, const double* feature_b,
                          double (*apart)[block]) {
     for (int v = 0; v < block; v += width) {
         Vector sum[rows];
@@ -131,7 +100,7 @@ IGB_HD void sum_features(const SeriesView& view, const double* feature_a, const 
 constexpr int row_group = 4;  // rows whose sums stay in registers together
 
 // What the variances alone make, of all pairs.
-IGB_HD void add_apart(const InputView& in, const SeriesView& view, double weight, const PairRows& rows,
+IGB_HD void add_apart(const InputView& in, const PairSeriesView& view, double weight, const PairRows& rows,
                       PairSink& sink) {
     const std::int64_t features = view.features * pair_block;
     if (features == 0) return;
@@ -149,10 +118,9 @@ IGB_HD void add_apart(const InputView& in, const SeriesView& view, double weight
 }
 
 template <int parity>
-void add_series_of(const InputView& in, const SeriesView& view, double weight, bool mirrored, const PairRows& rows,
+void add_series_of(const InputView& in, const PairSeriesView& view, double weight, bool mirrored, const PairRows& rows,
                    PairSink& sink) {
     const std::int64_t features = view.features * pair_block;
-    const double turn = mirrored ? 1.0 : 0.0;
     double steep = 0.0;
     for (int r0 = 0; r0 < block; r0 += row_group) {
         const std::int64_t block_a = rows.first / pair_block;
@@ -183,14 +151,12 @@ void add_series_of(const InputView& in, const SeriesView& view, double weight, b
 #pragma omp simd reduction(+ : steep)
                 for (int j = 0; j < block; ++j) {
                     const std::int64_t i = b - row.first + j;
-                    // 1 - c^2 = s (1 + c); 1 - c^(2m + 1) = (1 - c^2m) + c^2m s
-                    const bool opposite = turn * c[r][j] < 0.0;
-                    const double own = opposite ? above[r][j] : s[r][j], other = opposite ? s[r][j] : above[r][j];
-                    double slope = parity == 0 ? rest[r][j] : other * rest[r][j];
-                    if (parity < 0) slope += first[r][j];
-                    row.product[i] += weight * (parity < 0 ? c[r][j] * first[r][j] : first[r][j]);
-                    row.spread[i] += weight * (apart[r][j] + own * slope);
-                    steep += counts(row.a, b + j, in) * absolute(weight * slope * distance[r][j]);
+                    const Correlation at{c[r][j], s[r][j], above[r][j], distance[r][j]};
+                    const PairTerm term =
+                        series_term<parity>(at, first[r][j], rest[r][j], apart[r][j], weight, mirrored);
+                    row.product[i] += term.product;
+                    row.spread[i] += term.spread;
+                    steep += counts(row.a, b + j, in) * term.steep;
                 }
             }
         }
@@ -200,7 +166,7 @@ void add_series_of(const InputView& in, const SeriesView& view, double weight, b
 
 }  // namespace
 
-void add_series(const InputView& in, const SeriesView& view, double weight, bool mirrored, const PairRows& rows,
+void add_series(const InputView& in, const PairSeriesView& view, double weight, bool mirrored, const PairRows& rows,
                 PairSink& sink) {
     if (view.parity > 0) return add_series_of<1>(in, view, weight, mirrored, rows, sink);
     if (view.parity < 0) return add_series_of<-1>(in, view, weight, mirrored, rows, sink);
@@ -209,77 +175,49 @@ void add_series(const InputView& in, const SeriesView& view, double weight, bool
 
 // ---- Closed forms ---------------------------------------------------------------------------------------------------
 
-// phi(x) = slope x + bend |x|, whose two parts do not mix: |x| sees |c| = cos t, and with J = sin t - t cos t
-//     E[|u| |v|] = sqrt(q_a q_b) (|c| + (2 / pi) J),   at a distance of sqrt(q_a q_b) (1 - |c| - (2 / pi) J) from c = 1
 void add_piecewise_linear(const InputView& in, const PiecewiseLinearView& view, double weight, bool mirrored,
                           const PairRows& rows, PairSink& sink) {
-    constexpr double two_over_pi = 2.0 / pi;
-    const double slope2 = weight * view.slope2, bend2 = weight * view.bend2, turn = mirrored ? 1.0 : 0.0;
     for (int r = 0; r < block; ++r) {
         const Row row(in, rows, sink, r);
-        const double seen = in.seen[row.a], seen_change = in.seen_change[row.a];
         double steep = 0.0;
 #pragma omp simd reduction(+ : steep)
         for (std::int64_t i = 0; i < row.columns; ++i) {
             const std::int64_t b = row.first + i;
             const Correlation at = correlation_of(in, row.a, b, row.covariance[i], row.distance[i]);
-            const double size = seen * in.seen[b], change = seen_change - in.seen_change[b];
-            const double apart = 0.5 * change * change;
-            const double near = at.c < 0.0 ? at.above : at.s, far = absolute(at.c);
-            const double excess = two_over_pi * sine_excess_from(near < 1.0 ? near : 1.0);
-            const double own = turn * at.c < 0.0 ? at.above : at.s;
-            const double spread = slope2 * (apart + size * own) + bend2 * (apart + size * (near - excess));
-            row.product[i] += size * (slope2 * at.c + bend2 * (far + excess));
-            row.spread[i] += spread;
-            steep += counts(row.a, b, in) * spread;
+            const PairTerm term = piecewise_linear_term(in, row.a, b, at, view, weight, mirrored);
+            row.product[i] += term.product;
+            row.spread[i] += term.spread;
+            steep += counts(row.a, b, in) * term.steep;
         }
         sink.steep += steep;
     }
 }
 
-// E[erf u erf v] = (2 / pi) A(c), sin A = c h_a h_b with h^2 = 2 q / (1 + 2 q), and the distance from c = 1 is the angle
-// between A(1) and A(c), whose sine is taken so that nothing cancels.
-void add_erf(const InputView& in, const SeriesView& view, double weight, bool mirrored, const PairRows& rows,
+void add_erf(const InputView& in, const PairSeriesView& view, double weight, bool mirrored, const PairRows& rows,
              PairSink& sink) {
-    constexpr double two_over_pi = 2.0 / pi;
     constexpr std::int64_t chunk = 16 * pair_block;
-    const double scale = weight * two_over_pi, straight_on = mirrored ? 0.0 : 1.0;
     add_apart(in, view, weight, rows, sink);
     double steep = 0.0;
     for (std::int64_t b0 = rows.first; b0 < in.padded; b0 += chunk) {
         const std::int64_t count = in.padded - b0 < chunk ? in.padded - b0 : chunk;
-        alignas(64) double share[chunk], root[chunk];  // 1 - h^2, h
+        alignas(64) double share[chunk], root[chunk];
 #pragma omp simd
         for (std::int64_t j = 0; j < count; ++j) {
-            const double inverse = 1.0 / (0.5 + in.seen[b0 + j] * in.seen[b0 + j]);
-            share[j] = 0.5 * inverse;
-            root[j] = in.seen[b0 + j] * square_root(inverse);
+            const ErfInput of_b = erf_input(in.seen[b0 + j]);
+            share[j] = of_b.share;
+            root[j] = of_b.root;
         }
         for (int r = 0; r < block; ++r) {
             const Row row(in, rows, sink, r);
-            const double inverse = 1.0 / (0.5 + in.seen[row.a] * in.seen[row.a]), share_a = 0.5 * inverse;
-            const double root_a = in.seen[row.a] * square_root(inverse);
+            const ErfInput of_a = erf_input(in.seen[row.a]);
 #pragma omp simd reduction(+ : steep)
             for (std::int64_t j = 0; j < count; ++j) {
                 const std::int64_t b = b0 + j, i = b - row.first;
                 const Correlation at = correlation_of(in, row.a, b, row.covariance[i], row.distance[i]);
-                const double largest = root_a * root[j];                    // sin A(1)
-                const double rest2 = share_a + share[j] * (1.0 - share_a);  // cos^2 A(1)
-                const double cosine_at_1 = square_root(rest2);
-                // Of |c|; then what is between A(c) and A(1), or A(-1) if that is what is asked for.
-                const double size = absolute(at.c), sine = size * largest;
-                const double cosine = square_root(at.s * at.above + (at.c * at.c) * rest2);
-                const double sum = largest * cosine + sine * cosine_at_1;
-                const double direction = straight_on * at.c;  // below zero: from A(1), although c is nearer to -1
-                const double closing = largest * largest * (at.s * at.above) / (sum > 0.0 ? sum : 1.0);
-                const double straight = cosine * cosine_at_1, across = largest * sine;
-                const double angle = angle_of(sine, cosine);
-                const double between =
-                    angle_of(direction < 0.0 ? sum : closing, direction < 0.0 ? straight - across : straight + across);
-                row.product[i] += scale * flip_sign(angle, sign_of(at.c));
-                row.spread[i] += scale * between;
-                const double slope = largest / (cosine > 0.0 ? cosine : 1.0);
-                steep += counts(row.a, b, in) * (scale * slope * at.distance);
+                const PairTerm term = erf_term(at, of_a, {root[j], share[j]}, weight, mirrored);
+                row.product[i] += term.product;
+                row.spread[i] += term.spread;
+                steep += counts(row.a, b, in) * term.steep;
             }
         }
     }
@@ -288,10 +226,10 @@ void add_erf(const InputView& in, const SeriesView& view, double weight, bool mi
 
 // ---- The next layer -------------------------------------------------------------------------------------------------
 
-PairSums settle(const InputView& in, const InputView& next, const PairMap& map, const PairSink& sink,
+PairSums settle(const InputView& in, const InputView& next, const PairMap& of_layer, const PairSink& sink,
                 const PairRows& rows) {
+    const PairMap map = of_layer;  // a bool that is read from memory would cost the vectors
     const std::int64_t columns = next.padded - rows.first;
-    const double turn = map.mirrored ? 1.0 : 0.0, twice_bias = 2.0 * map.bias;
     PairSums total;
     for (int r = 0; r < block; ++r) {
         const std::int64_t a = rows.first + r;
@@ -299,33 +237,17 @@ PairSums settle(const InputView& in, const InputView& next, const PairMap& map, 
         double* const distance = rows.distance + r * columns;
         const double* const product = sink.product + r * columns;
         const double* const spread = sink.spread + r * columns;
-        const double mean = map.cross * map.mean[a], mean_change = map.mean_change[a];
         double sum_covariance = 0.0, sum_distance = 0.0, sum_correlation = 0.0;
 #pragma omp simd reduction(+ : sum_covariance, sum_distance, sum_correlation)
         for (std::int64_t i = 0; i < columns; ++i) {
             const std::int64_t b = rows.first + i;
-            const double change = mean_change - map.mean_change[b];
-            const double k = map.carry * covariance[i] + (map.gain * product[i] + mean * map.mean[b] + map.bias);
-            // D of the next layer, or half the squared sum.
-            const double was = covariance[i], if_sum = turn * was, if_difference = (1.0 - turn) * was;
-            const double near_before = distance[i], far_before = (in.q[a] + in.q[b]) - near_before;
-            const double carried = if_difference < 0.0 ? far_before : near_before;
-            const double d = map.carry * carried + (map.gain * spread[i] + map.cross * (0.5 * change * change)) +
-                             (if_sum < 0.0 ? twice_bias : 0.0);
-            // The smaller of it and |K| is right; the other follows from the variances.
-            const double half_sum = 0.5 * (next.q[a] + next.q[b]);
-            const bool negative = k < 0.0;
-            const double size = absolute(k), left = half_sum - size > 0.0 ? half_sum - size : 0.0;
-            const double same_sign = if_sum < 0.0 ? -k : k;
-            const bool near = d < same_sign;
-            const double new_size = near ? half_sum - d : size, t = near ? d : left;
-            const double new_k = negative ? -new_size : new_size;
-            covariance[i] = new_k;
-            distance[i] = t;
+            const NextPair pair = next_pair(in, next, map, a, b, covariance[i], distance[i], product[i], spread[i]);
+            covariance[i] = pair.covariance;
+            distance[i] = pair.near;
             const double real = counts(a, b, next);
-            sum_covariance += real * new_k;
-            sum_distance += real * (negative ? 2.0 * half_sum - t : t);
-            sum_correlation += real * correlation_of(next, a, b, new_k, t).c;
+            sum_covariance += real * pair.covariance;
+            sum_distance += real * pair.distance;
+            sum_correlation += real * pair.correlation;
         }
         total.covariance += sum_covariance;
         total.distance += sum_distance;

@@ -5,24 +5,13 @@
 #include <cstdint>
 
 #include "core/activation_kind.h"
+#include "core/covariance_pairs.h"
 
 namespace igb {
 
-inline constexpr std::int64_t pair_block = 8;
-
-// The inputs of one layer: arrays of `padded` numbers, `count` of them real.
-struct InputView {
-    std::int64_t count, padded;
-    const double* q;             // E[y_a^2]
-    const double* root_change;   // sqrt(q_a) - sqrt(q_r), r the reference, with the digits of q_a - q_r
-    const double* inverse_root;  // 1 / sqrt(q_a); 0 if q_a is
-    const double* seen;          // sqrt of the variance of what phi sees: sqrt(q_a), or 1 after LayerNorm
-    const double* seen_change;   // seen_a - seen_r
-};
-
 // K_ab = E[y_a y_b] and T_ab = (q_a + q_b) / 2 - |K_ab| for rows a = first .. first + 7 and columns b = first ..
-// padded - 1, row by row. T is half the squared distance D_ab = E[(y_a - y_b)^2] / 2 of two inputs with K >= 0, and that
-// of one input from minus the other where K < 0. Pairs b > a count; the rest have any finite value.
+// padded - 1, row by row. T is half the squared distance D_ab = E[(y_a - y_b)^2] / 2 of two inputs with K >= 0, and
+// that of one input from minus the other where K < 0. Pairs b > a count; the rest have any finite value.
 struct PairRows {
     std::int64_t first;
     double *covariance, *distance;
@@ -36,39 +25,16 @@ struct PairSink {
     double steep = 0.0, rounding = 0.0;
 };
 
-// phi at each input as a series of Hermite polynomials, and what tells two inputs of different variance apart:
-//     E[phi_a phi_b] = sum_n f_na f_nb c^n,   E[(phi_a - phi_b)^2] / 2 at c = 1 = scale2 sum_j (u_ja - u_jb)^2 / 2
-struct SeriesView {
-    int parity;             // of phi: 1 has n = 0, 2, 4, ..., -1 has n = 1, 3, 5, ..., 0 has all
-    int terms;              // used, of those stored
-    std::int64_t stride;    // numbers stored for a block of inputs
-    const double* series;   // [block of inputs][term][pair_block]
-    int features;           // the same for u
-    const double* feature;  // [block of inputs][feature][pair_block]
-    double feature_scale2;
-};
-
-// phi(x) = slope x + bend |x|, with slope^2 and bend^2.
-struct PiecewiseLinearView {
-    double slope2, bend2;
-};
-
-// K' = carry K + gain E[phi_a phi_b] + cross m_a m_b + bias; D' alike, from differences and without the bias.
-struct PairMap {
-    double carry, gain, cross, bias;
-    bool mirrored;
-    const double *mean, *mean_change;  // m_a, m_a - m_r
-};
-
 struct PairSums {
     double covariance = 0.0, distance = 0.0, correlation = 0.0;
 };
 
 struct CovarianceKernels {
-    void (*add_series)(const InputView&, const SeriesView&, double weight, bool mirrored, const PairRows&, PairSink&);
+    void (*add_series)(const InputView&, const PairSeriesView&, double weight, bool mirrored, const PairRows&,
+                       PairSink&);
     void (*add_piecewise_linear)(const InputView&, const PiecewiseLinearView&, double weight, bool mirrored,
                                  const PairRows&, PairSink&);
-    void (*add_erf)(const InputView&, const SeriesView& features, double weight, bool mirrored, const PairRows&,
+    void (*add_erf)(const InputView&, const PairSeriesView& features, double weight, bool mirrored, const PairRows&,
                     PairSink&);
 
     // From the layer `in` to the `next`, in place, and the sums over pairs of its K, D and c.

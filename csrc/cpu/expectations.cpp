@@ -1,7 +1,7 @@
 // Gaussian expectations of the activations, compiled once for each instruction set: closed forms (closed_forms.h) where
 // there are any, quadrature for tanh (tanh_moments.h). All are right to a few ulp for every finite variance.
+#include "core/closed_forms.h"
 #include "core/config.h"
-#include "cpu/closed_forms.h"
 #include "cpu/kernels.h"
 #include "cpu/tanh_moments.h"
 

@@ -12,6 +12,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "core/contrast.h"
 #include "cpu/blas.h"
 #include "cpu/direct.h"
 #include "cpu/in_order.h"

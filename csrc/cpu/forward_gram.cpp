@@ -14,6 +14,7 @@
 #include <cstring>
 #include <limits>
 
+#include "core/contrast.h"
 #include "cpu/blas.h"
 #include "cpu/gram.h"
 #include "cpu/in_order.h"
@@ -37,32 +38,29 @@ void sum_pairs(const std::vector<double>& products, Size inputs, Size width, Lay
                LayerHistograms* histograms) {
     const double ratio = sums.units.difference / sums.units.origin, n = static_cast<double>(width);
     const double unit2 = sums.units.origin * sums.units.origin, scale = ratio * ratio / n;
-    std::vector<double> cross(at(inputs)), square(at(inputs)), norm(at(inputs)), inverse(at(inputs));
+    std::vector<InputLength> lengths(at(inputs));
     const double origin = products[0] / n;
     double directions = 0.0;
     for (Size a = 0; a < inputs; ++a) {
-        cross[at(a)] = a == 0 ? 0.0 : ratio * products[at(a)] / n;
-        square[at(a)] = a == 0 ? 0.0 : scale * products[at(a * inputs + a)];
-        norm[at(a)] = squared_length<T>(origin, cross[at(a)], square[at(a)]);
-        inverse[at(a)] = norm[at(a)] == 0.0 ? 0.0 : 1.0 / std::sqrt(norm[at(a)]);
-        directions += norm[at(a)] == 0.0 ? 0.0 : 1.0;
-        sums.q_sum += norm[at(a)];
-        if (histograms != nullptr) histograms->q.add(unit2 * norm[at(a)]);
+        const double cross = a == 0 ? 0.0 : ratio * products[at(a)] / n;
+        const double square = a == 0 ? 0.0 : scale * products[at(a * inputs + a)];
+        const InputLength& length = lengths[at(a)] = input_length<T>(origin, cross, square);
+        directions += length.norm == 0.0 ? 0.0 : 1.0;
+        sums.q_sum += length.norm;
+        if (histograms != nullptr) histograms->q.add(unit2 * length.norm);
     }
     sums.q_count = static_cast<double>(inputs);
     for (Size b = 0; b < inputs; ++b) {
+        const InputLength& of_b = lengths[at(b)];
         double row = 0.0;
         for (Size a = b + 1; a < inputs; ++a) {
+            const InputLength& of_a = lengths[at(a)];
             const double product = b == 0 ? 0.0 : scale * products[at(b * inputs + a)];
-            row += (origin + cross[at(a)] + cross[at(b)] + product) * inverse[at(a)];
-            if (histograms == nullptr || inverse[at(a)] == 0.0 || inverse[at(b)] == 0.0) continue;
-            // |y_a - y_b|^2 less the difference of the lengths, squared: nothing cancels next to c = 1.
-            const double apart2 = square[at(a)] + square[at(b)] - 2.0 * product;
-            const double longer2 = 2.0 * (cross[at(a)] - cross[at(b)]) + (square[at(a)] - square[at(b)]);
-            const double longer = longer2 * inverse[at(a)] * inverse[at(b)] / (inverse[at(a)] + inverse[at(b)]);
-            histograms->c.add(std::max(0.5 * (apart2 - longer * longer) * inverse[at(a)] * inverse[at(b)], 0.0));
+            row += along(origin, of_a, of_b, product);
+            if (histograms != nullptr && of_a.inverse != 0.0 && of_b.inverse != 0.0)
+                histograms->c.add(contrast(of_a, of_b, product));
         }
-        sums.c_sum += row * inverse[at(b)];
+        sums.c_sum += row * of_b.inverse;
     }
     sums.c_count = 0.5 * directions * (directions - 1.0);
 }

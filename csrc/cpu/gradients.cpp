@@ -5,33 +5,9 @@
 #include <limits>
 
 #include "core/normal.h"
+#include "core/softmax_gradient.h"
 
 namespace igb {
-
-namespace {
-
-// softmax - one-hot at the label, as delta times 2^exponent. With the label aside, its rival the largest of the others
-// and D its lead over the rival, the others have p_k = w_k e^-D / (1 + sum w e^-D), w_k = e^(z_k - z_rival); the label
-// has minus their sum. Where D is large, its power of two is the exponent.
-template <class T>
-int softmax_gradient(Size classes, const double* z, Size label, T* delta) {
-    double rival = -std::numeric_limits<double>::infinity();
-    for (Size k = 0; k < classes; ++k)
-        if (k != label) rival = std::max(rival, z[k]);
-    const double lead = z[label] - rival;
-    const int halvings = lead > 0.0 ? static_cast<int>(std::min(lead / std::log(2.0), 1e8)) : 0;
-    double others = 0.0;
-    for (Size k = 0; k < classes; ++k)
-        if (k != label) others += std::exp(z[k] - rival);
-    const double small = lead > 0.0 ? std::exp(-lead) : 1.0;
-    const double scale = lead > 0.0 ? std::exp(-(lead - halvings * std::log(2.0))) / (1.0 + others * small)
-                                    : 1.0 / (std::exp(lead) + others);
-    for (Size k = 0; k < classes; ++k)
-        delta[k] = static_cast<T>(k == label ? -others * scale : std::exp(z[k] - rival) * scale);
-    return -halvings;
-}
-
-}  // namespace
 
 double in_units(double square, int exponent) {
     const double value = std::ldexp(square, 2 * exponent);

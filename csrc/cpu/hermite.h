@@ -1,30 +1,25 @@
-// The expansion of f(z) = phi^(m)(sqrt(q) z) in the orthonormal Hermite polynomials h_n (Mehler's formula):
-//
-//     E[f(u) g(v)] = sum_n f_n g_n c^n,   f_n = E[f(z) h_n(z)],   h_(n+1) = (z h_n - sqrt(n) h_(n-1)) / sqrt(n + 1)
-//     E[(f(u) - f(v))^2] / 2 = sum_n f_n^2 (1 - c^n)
-//
-// Every term has one sign for c >= 0, so that a small c or a small 1 - c costs no digits, and Parseval's equations,
-// sum f_n^2 = E[f^2] and sum n f_n^2 = q E[f'^2], say how much the terms left out can amount to.
+// The Hermite series of a table (core/hermite.h), in vectors.
 #pragma once
 
 #include <cmath>
 #include <limits>
 
+#include "core/config.h"
+#include "core/hermite.h"
 #include "cpu/kernels.h"
 #include "cpu/table_rules.h"
 
 namespace igb::inline IGB_ISA {
 
-inline constexpr int series_steps[] = {64, 192, HermiteSeries::capacity};
-inline constexpr double series_error = 2e-14;  // of norm2, or of the spread
+inline constexpr int series_steps[] = {shortest_series, longer_series, series_capacity};
 
 struct SquareRoots {
     double forward[HermiteSeries::capacity], back[HermiteSeries::capacity];
 
-    SquareRoots() {  // h_(n+1) = z forward_n h_n - back_n h_(n-1)
+    SquareRoots() {
         for (int n = 0; n < HermiteSeries::capacity; ++n) {
-            forward[n] = 1.0 / std::sqrt(n + 1.0);
-            back[n] = std::sqrt(n / (n + 1.0));
+            forward[n] = hermite_forward(n);
+            back[n] = hermite_back(n);
         }
     }
 
@@ -84,7 +79,7 @@ inline void expand(const TableView& table, int m, double q, int terms, HermiteSe
     Range range = range_of_power(table, m, root * wide, 1.0);
     range = Range{range.low * wide, range.high * wide}.joined(range_of(table, m, root));
     const bool half = table.parity != 0;  // then f^2 is even, and the terms of the other parity vanish
-    const double longest = 12.0 / std::sqrt(static_cast<double>(terms));
+    const double longest = longest_cell(terms);
     const bool has_slope = m < 2;
     double norm2 = 0.0, slope_norm2 = 0.0;
     SeriesSum sum(series.f, terms);
@@ -124,46 +119,8 @@ inline const HermiteSeries& series_at(const TableView& table, int m, double q, i
     return cached;
 }
 
-// What the terms left out hold, which rounding must not make look smaller than it can tell.
-IGB_HD double remainder(double norm2, double held) { return std::fmax(std::fabs(norm2 - held), 1e-15 * norm2); }
-
-// How far the terms left out count: not beside the sum, not beside sqrt(E[f^2] E[g^2]), or more.
-enum class Tail { small_to_sum, small_to_norm, large };
-
-// sum_n f_n g_n c^n.
-inline Tail product_by_series(const HermiteSeries& f, const HermiteSeries& g, double c, double& sum) {
-    double power = 1.0, held_f = 0.0, held_g = 0.0;
-    sum = 0.0;
-    for (int n = 0; n < f.terms; ++n) {
-        sum += f.f[n] * g.f[n] * power;
-        held_f += f.f[n] * f.f[n];
-        held_g += g.f[n] * g.f[n];
-        power *= c;
-    }
-    const double rest_f = remainder(f.norm2, held_f), rest_g = remainder(g.norm2, held_g);
-    const double rest = std::fabs(power) * std::sqrt(rest_f) * std::sqrt(rest_g);
-    if (rest <= series_error * std::fabs(sum)) return Tail::small_to_sum;
-    return rest <= series_error * std::sqrt(f.norm2) * std::sqrt(g.norm2) ? Tail::small_to_norm : Tail::large;
-}
-
-// centre = sum_n f_n^2 c^n and spread = sum_n f_n^2 (1 - c^n), s = 1 - c, if the terms left out do not count.
-inline bool split_by_series(const HermiteSeries& f, double s, SplitMoments& result) {
-    double centre = 0.0, spread = 0.0, power = 1.0, less = 0.0, held = 0.0, held_slope = 0.0;
-    for (int n = 0; n < f.terms; ++n) {
-        const double a = f.f[n] * f.f[n];
-        centre += a * power;
-        spread += a * less;
-        held += a;
-        held_slope += n * a;
-        less += power * s;  // 1 - c^(n+1)
-        power *= 1.0 - s;
-    }
-    const double rest = remainder(f.norm2, held), rest_slope = remainder(f.slope_norm2, held_slope);
-    const double if_none = std::fmin(rest, s * rest_slope);  // what a tail left out amounts to at most
-    const double if_all = rest * power;                      // and one that counts with the factor 1
-    if (power * rest > series_error * centre) return false;
-    result = {centre, if_none <= if_all ? spread : spread + rest};
-    return std::fmin(if_none, if_all) <= series_error * result.spread;
+inline HermiteTerms view_of(const HermiteSeries& series) {
+    return {series.f, series.terms, series.norm2, series.slope_norm2};
 }
 
 }  // namespace igb::inline IGB_ISA

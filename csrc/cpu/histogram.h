@@ -1,26 +1,20 @@
-// Histograms that merge: a value is counted by the sixteen leading bits of its double, sign, exponent and four bits of
-// the mantissa, so bins are 3 to 6 % wide at any scale and the same for every layer, network and run.
+// Histograms that merge, of the bins of core/histogram_bin.h.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
-#include <cstring>
 #include <vector>
 
+#include "core/histogram_bin.h"
 #include "cpu/forward.h"
 
 namespace igb {
 
 class Histogram {
 public:
-    static std::uint16_t bin(double value) {
-        std::uint64_t bits;
-        std::memcpy(&bits, &value, sizeof bits);
-        return static_cast<std::uint16_t>(bits >> 48);
-    }
     void add(double value, std::int64_t count = 1) {
-        if (counts_.empty()) counts_.assign(std::size_t{1} << 16, 0);
-        const std::uint16_t where = bin(value);
+        if (counts_.empty()) counts_.assign(histogram_bins, 0);
+        const std::uint16_t where = histogram_bin(value);
         if (counts_[where] == 0) occupied_.push_back(where);
         counts_[where] += count;
     }

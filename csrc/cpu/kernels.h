@@ -7,6 +7,8 @@
 #include <type_traits>
 
 #include "core/activation_kind.h"
+#include "core/gaussian_moments.h"
+#include "core/hermite.h"
 #include "core/stream.h"
 #include "cpu/activate.h"
 #include "cpu/covariance_rows.h"
@@ -14,25 +16,9 @@
 
 namespace igb {
 
-// E over one Gaussian z of variance q: the moments that the mean-field recursions need.
-struct SingleMoments {
-    double mean;       // E[phi]
-    double square;     // E[phi^2]
-    double slope2;     // E[phi'^2]
-    double square_dq;  // d E[phi^2] / d q
-    double mean_dq;    // d E[phi] / d q
-};
-
-// The two halves of E[phi^2] for a node y = mu + e, mu ~ N(0, sigma_mu2), e ~ N(0, sigma_y2), each without
-// cancellation: centre = E_mu[(E_e phi)^2] and spread = E_mu[Var_e phi]; centre + spread = E[phi^2].
-struct SplitMoments {
-    double centre;
-    double spread;
-};
-
 // The expansion of phi^(m)(sqrt(q) z) in orthonormal Hermite polynomials h_n: E[f(u) f(v)] = sum_n f_n^2 c^n.
 struct HermiteSeries {
-    static constexpr int capacity = 512;
+    static constexpr int capacity = series_capacity;
     double q = -1.0;
     int derivative = -1, terms = 0;
     double f[capacity];        // f_n = E[f(z) h_n(z)]

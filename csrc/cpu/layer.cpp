@@ -272,13 +272,6 @@ TileUnits units_near(const TileUnits& now, double origin, double difference) {
 }
 
 template <class T>
-double squared_length(double origin, double cross, double difference) {
-    const double length2 = origin + 2.0 * cross + difference;
-    const double noise = 64.0 * static_cast<double>(std::numeric_limits<T>::epsilon()) * (origin + difference);
-    return length2 <= noise ? 0.0 : length2;
-}
-
-template <class T>
 bool keeps_digits(const TileUnits& units) {
     return units.difference > 2.0 * smallest_unit<T> &&
            units.origin < static_cast<double>(std::numeric_limits<T>::max()) / 1024.0;
@@ -368,7 +361,6 @@ void write_estimates(const ForwardRequest& request, Size inputs_count, const Lay
 
 #define IGB_INSTANTIATE(T)                                                                                          \
     template struct TileScratch<T>;                                                                                 \
-    template double squared_length<T>(double, double, double);                                                      \
     template bool keeps_digits<T>(const TileUnits&);                                                                \
     template TileUnits units_near<T>(const TileUnits&, double, double);                                             \
     template LayerNormMaps layer_norm<T>(Size, const TileUnits&, const std::vector<double>&, const double*,         \

@@ -136,10 +136,6 @@ TileUnits units_near(const TileUnits& now, double origin, double difference);
 template <class T>
 bool keeps_digits(const TileUnits& units);
 
-// |y_a|^2 = |y_0|^2 + 2 y_0 . d_a + |d_a|^2, and 0 where that is but rounding: an input that has gone to zero.
-template <class T>
-double squared_length(double origin, double cross, double difference);
-
 // Sums over one layer of one network.
 struct LayerSums {
     TileUnits units;                    // of the pre-activations that were summed

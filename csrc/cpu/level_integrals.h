@@ -7,10 +7,10 @@
 //     E[(P(u) - P(v))^2] / 2 = 2 int int_(t < t') (H(t)^k - H(t, t')^k)
 //     E[phi'(u) phi'(v) at the same node] = int int k H(t, t')^(k-1) dH(t, t')/dc / sqrt(q q')
 //
-// Nothing in them is singular but at the breaks of LevelSets, where the double-exponential rule is at home. For moderate
-// correlations, H(t, t') is the Hermite series of indicators, whose coefficients are known at their ends. For c near 1
-// and equal variances it differs from H(t) close to t = t' alone, by P(phi(u) <= t, phi(v) > t'): sums of integrals over
-// gaps of {phi <= t'}, all positive.
+// Nothing in them is singular but at the breaks of LevelSets, where the double-exponential rule is at home. For
+// moderate correlations, H(t, t') is the Hermite series of indicators, whose coefficients are known at their ends. For
+// c near 1 and equal variances it differs from H(t) close to t = t' alone, by P(phi(u) <= t, phi(v) > t'): sums of
+// integrals over gaps of {phi <= t'}, all positive.
 #pragma once
 
 #include <cmath>
@@ -191,8 +191,8 @@ struct LevelPair {
     bool good;
 };
 
-// int int (H(t, t')^k - H(t)^k H(t')^k), or of k H^(k-1) dH/dc. At |c| = moderate the series has 900 terms, and the rule
-// some hundred nodes; at |c| = largest, 3,700 and a thousand.
+// int int (H(t, t')^k - H(t)^k H(t')^k), or of k H^(k-1) dH/dc. At |c| = moderate the series has 900 terms, and the
+// rule some hundred nodes; at |c| = largest, 3,700 and a thousand.
 class LevelProducts {
 public:
     static constexpr double moderate = 0.96, largest = 0.99;
@@ -406,8 +406,8 @@ private:
         double before, after;  // between it and the ends of the interval
     };
 
-    // By Gauss-Legendre, where the last coefficients of the integrand say that it is nearly a polynomial; they do not see a
-    // weak singularity at an end.
+    // By Gauss-Legendre, where the last coefficients of the integrand say that it is nearly a polynomial; they do not
+    // see a weak singularity at an end.
     void add_stretch(const Stretch& on, Pair& sum) {
         if (std::fmin(on.before, on.after) < 0.05 * on.length || !add_polynomial(on, sum)) add_singular(on, sum);
     }
@@ -465,8 +465,8 @@ private:
         return one;
     }
 
-    // How far above t the values are that lie within reach of the ends of {phi <= t}, in order. Of those of like size, the
-    // largest.
+    // How far above t the values are that lie within reach of the ends of {phi <= t}, in order. Of those of like size,
+    // the largest.
     void find_reaches(int interval, double left, double right, double* cuts, int& count) const {
         const double t = sets_.begin(interval) + left;
         const double top = right + (sets_.begin(sets_.intervals()) - sets_.begin(interval + 1));

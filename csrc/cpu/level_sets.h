@@ -1,10 +1,10 @@
-// Where phi is at most t, for a phi that both rises and falls: {phi <= t} is a union of intervals, one end on each of the
-// monotone pieces of phi that passes t. With H(t) = P(u in {phi <= t}), the largest of k nodes is at most t with the
-// probability H(t)^k (level_integrals.h). Between two neighbours of the breaks - values at turning points, kinks, jumps
-// and at the ends of what counts - the ends of the intervals are analytic in t.
+// Where phi is at most t, for a phi that both rises and falls: {phi <= t} is a union of intervals, one end on each of
+// the monotone pieces of phi that passes t. With H(t) = P(u in {phi <= t}), the largest of k nodes is at most t with
+// the probability H(t)^k (level_integrals.h). Between two neighbours of the breaks - values at turning points, kinks,
+// jumps and at the ends of what counts - the ends of the intervals are analytic in t.
 //
-// Values are those of phi - phi(0), and distances in t and in x come from integrals of phi' where they are small, so that
-// nothing is lost at small variances nor between two levels close together.
+// Values are those of phi - phi(0), and distances in t and in x come from integrals of phi' where they are small, so
+// that nothing is lost at small variances nor between two levels close together.
 #pragma once
 
 #include <cmath>
@@ -107,7 +107,8 @@ public:
         return sign_ * out[0];
     }
 
-    // value(x + d) - value(x), with no jump between, to its own digits; `rounding` bounds the error where these are fewer.
+    // value(x + d) - value(x), with no jump between, to its own digits; `rounding` bounds the error where these are
+    // fewer.
     double change(double x, double d) const {
         double rounding;
         return change(x, d, rounding);
@@ -127,7 +128,8 @@ public:
         return after - before;
     }
 
-    // How far to go from x, in the direction `way`, until the value has changed by `amount` in the sense of `sign` (1 up,
+    // How far to go from x, in the direction `way`, until the value has changed by `amount` in the sense of `sign` (1
+    // up,
     // -1 down), which it does all the way; not further than `most`.
     double travel(double x, double way, double sign, double amount, double most) const {
         if (!(amount > 0.0) || !(most > 0.0)) return 0.0;
@@ -387,8 +389,8 @@ struct Level {
     }
 };
 
-// The trapezoidal rule after t = 1 / (1 + exp(-pi sinh xi)): right for whatever singularities at the ends of an interval,
-// and nested: every second node is the rule of twice the step.
+// The trapezoidal rule after t = 1 / (1 + exp(-pi sinh xi)): right for whatever singularities at the ends of an
+// interval, and nested: every second node is the rule of twice the step.
 struct DoubleExponential {
     static constexpr int levels = 5, most = 2 * 416 + 1;
     static constexpr double reach = 3.25;

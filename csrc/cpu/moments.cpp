@@ -71,19 +71,9 @@ SingleMoments Expectations::single(double q) {
     }
     SingleMoments sum{0.0, 0.0, 0.0, 0.0, 0.0};
     for (const Part& part : parts_) {
-        const SingleMoments one = single_of(part.leaf, extreme_size(), q);
-        sum.mean += part.weight * one.mean;
-        sum.square += part.weight * one.square;
-        sum.slope2 += part.weight * one.slope2;
-        sum.square_dq += part.weight * one.square_dq;
-        sum.mean_dq += part.weight * one.mean_dq;
+        add_share(sum, part.weight, single_of(part.leaf, extreme_size(), q));
     }
-    if (pool_.kind != PoolKind::average) return sum;
-    const double share = 1.0 / pool_.size, rest = 1.0 - share;
-    sum.square = share * sum.square + rest * sum.mean * sum.mean;
-    sum.square_dq = share * sum.square_dq + rest * 2.0 * sum.mean * sum.mean_dq;
-    sum.slope2 *= share;
-    return sum;
+    return pool_.kind == PoolKind::average ? average_of(pool_.size, sum) : sum;
 }
 
 SplitMoments Expectations::split(double sigma_mu2, double sigma_y2) {
@@ -95,18 +85,15 @@ SplitMoments Expectations::split(double sigma_mu2, double sigma_y2) {
     SplitMoments sum{0.0, 0.0};
     double mean = 0.0;
     for (Part& part : parts_) {
-        const SplitMoments one = part.leaf.table ? kernels().table_split(part.leaf.table->view(), extreme_size(),
-                                                                         sigma_mu2, sigma_y2, part.cache)
-                                                 : kernels().split_moments(part.leaf.activation, sigma_mu2, sigma_y2);
-        sum.centre += part.weight * one.centre;
-        sum.spread += part.weight * one.spread;
+        add_share(sum, part.weight,
+                  part.leaf.table
+                      ? kernels().table_split(part.leaf.table->view(), extreme_size(), sigma_mu2, sigma_y2, part.cache)
+                      : kernels().split_moments(part.leaf.activation, sigma_mu2, sigma_y2));
         if (pool_.kind == PoolKind::average) {
             mean += part.weight * single_of(part.leaf, 1, sigma_mu2 + sigma_y2).mean;
         }
     }
-    if (pool_.kind != PoolKind::average) return sum;
-    const double share = 1.0 / pool_.size;
-    return {share * sum.centre + (1.0 - share) * mean * mean, share * sum.spread};
+    return pool_.kind == PoolKind::average ? average_of(pool_.size, sum, mean) : sum;
 }
 
 // Derivatives are with respect to one node's y, summed over the pool: what the susceptibilities are made of.
@@ -128,9 +115,7 @@ double Expectations::pair(int derivative, double q_aa, double q_bb, double c) {
             mean_b += part.weight * single_of(part.leaf, 1, q_bb).mean;
         }
     }
-    if (pool_.kind != PoolKind::average) return sum;
-    const double share = 1.0 / pool_.size;
-    return share * sum + (1.0 - share) * mean_a * mean_b;
+    return pool_.kind == PoolKind::average ? average_of(pool_.size, sum, mean_a, mean_b) : sum;
 }
 
 namespace {

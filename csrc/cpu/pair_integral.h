@@ -1,5 +1,5 @@
-// E[f(u) g(v)] and E[(f(u) - f(v))^2] / 2 as double integrals, for phi with kinks or steep slopes and for the largest of k
-// nodes. In units of the standard deviations, with x = a + d and y = a - d,
+// E[f(u) g(v)] and E[(f(u) - f(v))^2] / 2 as double integrals, for phi with kinks or steep slopes and for the largest
+// of k nodes. In units of the standard deviations, with x = a + d and y = a - d,
 //
 //     u, v of one node:      a ~ N(0, t / 2), d ~ N(0, s / 2),  s = 1 - c, t = 1 + c
 //     of the largest of k:   k Phi2^(k-1) times that density, where the same node is the largest for both inputs, and
@@ -7,8 +7,9 @@
 //                            where another one is.
 //
 // Phi2(x, y; c) = P(u < x, v < y) comes along by integrating its derivative over d from where it is Phi(min(x, y)). All
-// terms are positive and nothing cancels as s -> 0. The inner integral splits where a + d or a - d crosses an edge of the
-// table, the outer one where two kinks meet, and there its cells are halved until the integrand is a polynomial on them.
+// terms are positive and nothing cancels as s -> 0. The inner integral splits where a + d or a - d crosses an edge of
+// the table, the outer one where two kinks meet, and there its cells are halved until the integrand is a polynomial on
+// them.
 #pragma once
 
 #include <cmath>
@@ -41,7 +42,6 @@ private:
         int depth;
     };
     static constexpr int most_cells = 4096, most_splits = 512, most_breaks = 8192;
-    static constexpr int strip_nodes = 16;  // a product of two panels' series has degree 30
     static constexpr double tolerance = 2e-15;
     static constexpr double normal_reach = 9.3;  // standard deviations: a normal variable is not found there
 
@@ -232,8 +232,8 @@ private:
         }
     }
 
-    // What (a, d) and (a, -d) weigh together for d from low to high: for the largest of k as a Legendre series, which is
-    // cheaper than Phi2 wherever it is needed. `phi2` is Phi2 at low.
+    // What (a, d) and (a, -d) weigh together for d from low to high: for the largest of k as a Legendre series, which
+    // is cheaper than Phi2 wherever it is needed. `phi2` is Phi2 at low.
     struct Density {
         double low, high, phi2;
         double coefficients[cell_nodes];
@@ -316,8 +316,8 @@ private:
         }
     }
 
-    // f(a + d) - f(a - d), without cancellation where it is small: as the integral of f' then, over each side of an edge
-    // that lies between.
+    // f(a + d) - f(a - d), without cancellation where it is small: as the integral of f' then, over each side of an
+    // edge that lies between.
     void differences(double origin, double alpha, double middle, double to, const double* d, double* change) const {
         const double a = origin + alpha, root = root_a_;
         const int above = panel_of(table_, (a + middle) * root), under = panel_of(table_, (a - middle) * root);
@@ -361,7 +361,8 @@ private:
         }
     }
 
-    // change += the integral of f' over [start, start + length], by four nodes: the length is a tenth of a panel at most.
+    // change += the integral of f' over [start, start + length], by four nodes: the length is a tenth of a panel at
+    // most.
     void add_integral(int panel, const double* start, const double* length, double* change) const {
         constexpr double node[] = {0.06943184420297371, 0.33000947820757187, 0.66999052179242813, 0.93056815579702629};
         constexpr double weight[] = {0.17392742256872693, 0.32607257743127307, 0.32607257743127307,

@@ -22,9 +22,9 @@ namespace detail {
 void run_loop(std::size_t count, int workers, void (*call)(void* body, std::size_t index, int worker), void* body);
 }
 
-// body(index, worker) for index = 0 .. count - 1; worker in [0, workers). Worker 0 is the calling thread, always (it may
-// check for signals). The first exception thrown by a body stops the loop, and is rethrown here once every worker has
-// stopped. Called from within a body, the loop is serial, on the caller, as worker 0.
+// body(index, worker) for index = 0 .. count - 1; worker in [0, workers). Worker 0 is the calling thread, always (it
+// may check for signals). The first exception thrown by a body stops the loop, and is rethrown here once every worker
+// has stopped. Called from within a body, the loop is serial, on the caller, as worker 0.
 template <class Body>
 void parallel_for(std::size_t count, int workers, Body&& body) {
     using Plain = std::remove_reference_t<Body>;

@@ -6,23 +6,9 @@
 #include <memory>
 #include <vector>
 
+#include "core/tabulated.h"
+
 namespace igb {
-
-inline constexpr int table_terms = 16;
-
-// What the kernels see. phi^(m) on panel p, which is [edges[p], edges[p + 1]], is x^by_x[m][p] sum_k c_k T_k(t), t in
-// [-1, 1] along the panel; largest[m][p] bounds it there.
-struct TableView {
-    int panels;
-    const double* edges;
-    const double* series[3];  // table_terms coefficients for every panel
-    const double* largest[3];
-    const std::uint8_t* by_x[3];
-    int kink_count;  // edges where phi is not analytic, and by how much phi itself jumps there
-    const double *kinks, *jumps;
-    int parity;     // 1 even, -1 odd, 0 neither
-    bool one_sign;  // phi is nowhere negative, or nowhere positive
-};
 
 struct Table {
     struct Series {

@@ -1,21 +1,19 @@
-// How a table is evaluated, and integrated against a Gaussian: by Gauss-Legendre on cells that lie in one panel and are
-// short to the Gaussian, so that every integrand is a polynomial to the last bit that counts.
+// How a table is evaluated (core/table_rules.h) in vectors, and integrated against a Gaussian cell by cell.
 #pragma once
 
 #include <cmath>
 #include <cstddef>
 
 #include "core/config.h"
-#include "core/elementary.h"
 #include "core/quadrature.h"
-#include "cpu/table.h"
+#include "core/table_rules.h"
 
 namespace igb::inline IGB_ISA {
 
 // ---- Gauss-Legendre -------------------------------------------------------------------------------------------------
 
-// Nodes and weights on [-1, 1]. From what is given at the nodes, `coefficient` makes its Legendre series, and `from_above`
-// its integrals from each node to 1.
+// Nodes and weights on [-1, 1]. From what is given at the nodes, `coefficient` makes its Legendre series, and
+// `from_above` its integrals from each node to 1.
 template <int Nodes>
 struct GaussLegendreOf {
     static constexpr int nodes = Nodes;
@@ -86,78 +84,28 @@ private:
     }
 };
 
-using GaussLegendre = GaussLegendreOf<24>;
-inline constexpr int cell_nodes = GaussLegendre::nodes;
+using GaussLegendre = GaussLegendreOf<cell_nodes>;
 
 // ---- The table ------------------------------------------------------------------------------------------------------
 
-inline bool jumps_somewhere(const TableView& table) {
-    for (int k = 0; k < table.kink_count; ++k) {
-        if (table.jumps[k] != 0.0) return true;
-    }
-    return false;
-}
-
-// The panel of x; on an edge, the one above.
-inline int panel_of(const TableView& table, double x) {
-    int low = 0, high = table.panels;
-    while (high - low > 1) {
-        const int middle = (low + high) / 2;
-        (table.edges[middle] <= x ? low : high) = middle;
-    }
-    return low;
-}
-
-// out[i] = phi^(m)(x[i]), all x in one panel: Clenshaw's recurrence.
+// out[i] = phi^(m)(x[i]), all x in one panel.
 template <int Count>
 inline void evaluate(const TableView& table, int m, int panel, const double* x, double* out) {
-    const double* const c = table.series[m] + panel * table_terms;
-    const double low = table.edges[panel], high = table.edges[panel + 1];
-    const double scale = 2.0 / (high - low);
-    const bool by_x = table.by_x[m][panel] != 0;
+    const PanelSeries series(table, m, panel);
 #pragma omp simd
-    for (int i = 0; i < Count; ++i) {
-        const double along = (x[i] - low) * scale - 1.0;  // beyond the ends by rounding alone
-        const double t = along > 1.0 ? 1.0 : along < -1.0 ? -1.0 : along, twice = t + t;
-        double b1 = 0.0, b2 = 0.0;
-        for (int k = table_terms - 1; k >= 1; --k) {
-            const double b = c[k] + (twice * b1 - b2);
-            b2 = b1;
-            b1 = b;
-        }
-        const double sum = c[0] + (t * b1 - b2);
-        out[i] = by_x ? x[i] * sum : sum;
-    }
+    for (int i = 0; i < Count; ++i) out[i] = series.at(x[i]);
 }
-
-// What counts of a function, in units of sqrt(q).
-struct Range {
-    double low, high;
-
-    Range joined(const Range& other) const {
-        return {low < other.low ? low : other.low, high > other.high ? high : other.high};
-    }
-};
 
 // Where |phi^(m)|^power exp(-z^2 / 2) counts.
 inline Range range_of_power(const TableView& table, int m, double root, double power) {
-    constexpr double digits = 42.0;  // exp(-digits) does not count
-    const auto log_largest = [&](int p) { return power * std::log(table.largest[m][p] + 1e-300); };
     double peak = -1e300;
     for (int p = 0; p < table.panels; ++p) {
-        const double a = table.edges[p], b = table.edges[p + 1];
-        const double z = (a > 0.0 ? a : b < 0.0 ? b : 0.0) / root;
-        const double size = log_largest(p) - 0.5 * z * z;
+        const double size = peak_on(table, p, root, power, log_bound(table.largest[m][p]));
         peak = size > peak ? size : peak;
     }
     Range range{0.0, 0.0};
     for (int p = 0; p < table.panels; ++p) {
-        const double a = table.edges[p] / root, b = table.edges[p + 1] / root;
-        const double spare = log_largest(p) - peak + digits;
-        const double z = spare > 0.0 ? std::sqrt(2.0 * spare) : 0.0;
-        const double high = z < b ? z : b, low = -z > a ? -z : a;
-        if (z > a && high > range.high) range.high = high;
-        if (-z < b && low < range.low) range.low = low;
+        range = range.joined(range_on(table, p, root, power, log_bound(table.largest[m][p]), peak));
     }
     return range;
 }
@@ -167,38 +115,10 @@ inline Range range_of(const TableView& table, int m, double root) {
     return range_of_power(table, m, root, 1.0).joined(range_of_power(table, m, root, 2.0));
 }
 
-// f(panel, x_low, x_high) for cells that cover the range, none longer than `longest`, all in units of x.
+// f(panel, x_low, x_high) for the cells of the range.
 template <class F>
 inline void for_each_cell(const TableView& table, double low, double high, double longest, F&& f) {
-    for (int p = panel_of(table, low); p < table.panels && table.edges[p] < high; ++p) {
-        const double a = table.edges[p] > low ? table.edges[p] : low;
-        const double b = table.edges[p + 1] < high ? table.edges[p + 1] : high;
-        if (!(b > a)) continue;
-        const int pieces = static_cast<int>(std::ceil((b - a) / longest));
-        for (int i = 0; i < pieces; ++i) {
-            f(p, a + (b - a) * i / pieces, i + 1 == pieces ? b : a + (b - a) * (i + 1) / pieces);
-        }
-    }
-}
-
-IGB_HD double normal_density(double z) { return normal_peak * fexp(-0.5 * z * z); }
-IGB_HD double normal_cdf(double z) { return 0.5 * ferfc(-0.70710678118654752 * z); }
-
-// To some ulp, at a third of the time.
-IGB_HD double quick_normal_cdf(double z) {
-    double x = 0.70710678118654752 * absolute(z);
-    x = x > Erfcx<double>::last ? Erfcx<double>::last : x;
-    const double tail = 0.5 * gaussian(x) * erfcx_plain(x), far = z < 0.0 ? tail : 1.0 - tail;
-    return x < 0.46875 ? 0.5 + 0.5 * erf_near(0.70710678118654752 * z) : far;
-}
-
-inline double power_of(double base, int exponent) {
-    double result = 1.0;
-    for (; exponent > 0; exponent >>= 1) {
-        if (exponent & 1) result *= base;
-        base *= base;
-    }
-    return result;
+    for (CellWalk walk(table, low, high, longest); walk.next();) f(walk.panel, walk.low, walk.high);
 }
 
 }  // namespace igb::inline IGB_ISA

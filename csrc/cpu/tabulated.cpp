@@ -1,6 +1,8 @@
-// Gaussian expectations of a phi given as a table, compiled once for each instruction set: single ones by Gauss-Legendre,
-// pairs by the Hermite series (hermite.h) where it converges and as double integrals (pair_integral.h) where it does not.
+// Gaussian expectations of a phi given as a table, compiled once for each instruction set: single ones by
+// Gauss-Legendre, pairs by the Hermite series (hermite.h) where it converges and as double integrals (pair_integral.h)
+// where it does not.
 #include "core/config.h"
+#include "core/table_moments.h"
 #include "cpu/hermite.h"
 #include "cpu/kernels.h"
 #include "cpu/level_integrals.h"
@@ -10,31 +12,8 @@ namespace igb::inline IGB_ISA {
 
 namespace {
 
-constexpr double smallest_q = 1e-300;  // stands for zero: phi is linear over its square root, on either side
-constexpr double small_q = 1e-4;
-
-// The jump of phi^(m) at a kink, from the two panels that meet there.
-double jump_at(const TableView& table, int m, double kink) {
-    const int above = panel_of(table, kink);
-    if (above == 0) return 0.0;
-    double x[1] = {kink}, up[1], down[1];
-    evaluate<1>(table, m, above, x, up);
-    evaluate<1>(table, m, above - 1, x, down);
-    return up[0] - down[0];
-}
-
-// Density of the largest of `size` standard normals.
-double largest_density(double z, int size) {
-    return size == 1 ? normal_density(z) : size * normal_density(z) * power_of(normal_cdf(z), size - 1);
-}
-
-// |c| for which the longest series still converges, whatever phi: c^capacity is then far below an ulp.
-constexpr double series_reach = 0.935;
-
-// 1 - c or 1 + c of a product of two, kept from zero: it is continuous there to the last bit.
-double held(double distance) { return distance > 1e-32 ? distance : 1e-32; }
-
-// 1 - c below which the spread of a pool is E[P'^2] times that of u to twelve digits: the next term is of order sqrt(s).
+// 1 - c below which the spread of a pool is E[P'^2] times that of u to twelve digits: the next term is of order
+// sqrt(s).
 constexpr double linear_s = 1e-26;
 
 bool is_even(const TableMixture& mixture) {
@@ -43,8 +22,6 @@ bool is_even(const TableMixture& mixture) {
     }
     return true;
 }
-
-bool may_converge(const TableView& table, double c) { return std::fabs(c) < series_reach || table.kink_count == 0; }
 
 }  // namespace
 
@@ -89,29 +66,7 @@ SingleMoments table_single(const TableView& table, int size, double q) {
                       }
                   });
     if (half && table.parity < 0) mean = curvature = tilt = 0.0;
-    // d E[P^2] / dq = E[z P P'] / sqrt(q), which for small q is a difference of large numbers, or E[P'^2 + P P''].
-    const bool by_parts = q < small_q && size == 1;
-    double square_dq = by_parts ? slope2 + bend : moment / root;
-    double mean_dq = by_parts ? 0.5 * curvature : 0.5 * tilt / root;
-    for (int k = 0; k < table.kink_count; ++k) {
-        const double kink = table.kinks[k], z = kink / root, density = largest_density(z, size) / root;
-        if (by_parts) {
-            const double jump = density > 0.0 ? jump_at(table, 1, kink) : 0.0;
-            double x[1] = {kink}, value[1] = {0.0};
-            if (jump != 0.0) evaluate<1>(table, 0, panel_of(table, kink), x, value);
-            square_dq += density * jump * value[0];
-            mean_dq += 0.5 * density * jump;
-        }
-        if (table.jumps[k] != 0.0) {
-            double x[1] = {kink}, up[1];
-            evaluate<1>(table, 0, panel_of(table, kink), x, up);
-            const double rise = density * kink / (2.0 * q) * table.jumps[k];
-            mean_dq += rise;
-            square_dq += rise * (2.0 * up[0] - table.jumps[k]);
-            slope2 = std::numeric_limits<double>::infinity();
-        }
-    }
-    return {mean, square, slope2, square_dq, mean_dq};
+    return moments_of(table, size, q, {mean, square, slope2, bend, curvature, moment, tilt});
 }
 
 SplitMoments table_split(const TableView& table, int size, double sigma_mu2, double sigma_y2, SeriesCache& cache) {
@@ -121,15 +76,13 @@ SplitMoments table_split(const TableView& table, int size, double sigma_mu2, dou
     if (size == 1 && may_converge(table, 1.0 - s)) {
         for (const int terms : series_steps) {
             SplitMoments result;
-            if (split_by_series(series_at(table, 0, q, terms, cache.a), s, result)) return result;
+            if (split_by_series(view_of(series_at(table, 0, q, terms, cache.a)), s, result)) return result;
         }
     }
     const double root = std::sqrt(q);
     double spread = 0.0;
     if (s > 0.0) {
-        // Below `least` the widths would leave the range of double, and spread / s is constant, or like 1 / sqrt(s).
-        constexpr double least = 1e-280;
-        const double used = s > least ? s : least;
+        const double used = s > smallest_s ? s : smallest_s;
         PairIntegral integral(table, 0, root, root, used, 1.0 + sigma_mu2 / q, size);
         const double rest = s / used;
         spread = integral.spread() * (jumps_somewhere(table) ? std::sqrt(rest) : rest);
@@ -152,7 +105,7 @@ double table_pair(const TableView& table, int size, int derivative, double q_aa,
             const HermiteSeries& f = series_at(table, derivative, q_aa, terms, cache.a);
             const HermiteSeries& g = equal ? f : series_at(table, derivative, q_bb, terms, cache.b);
             double sum;
-            const Tail tail = product_by_series(f, g, c, sum);
+            const Tail tail = product_by_series(view_of(f), view_of(g), c, sum);
             // Where phi has one sign, the integral keeps the digits of a product far below the norm.
             const double norm = std::sqrt(f.norm2) * std::sqrt(g.norm2);
             if (derivative == 0 && table.one_sign && std::fabs(sum) < 0.01 * norm) break;

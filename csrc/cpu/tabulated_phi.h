@@ -1,13 +1,4 @@
-// A table as phi of one block of nodes: values, slopes, and differences phi(m + d) - phi(m) that are right relative to
-// themselves, however small d: they come from the series of phi', which is right where phi itself saturates.
-//
-// In the panel of m, d enters without being added to m. With F = int phi' = sum_k C_k T_k(t), t along the panel, and
-// the b_k of Clenshaw's recurrence at m,
-//     phi(m + d) - phi(m) = d F[m, m + d],   F[m, .] = b_1 + 2 sum_(k >= 1) b_(k+1) T_k,
-// a divided difference that is one more Chebyshev series, whose coefficients belong to the node. Where the table holds
-// phi' = x S, phi' vanishes at zero and so does the error: int x S = x^2 R, and
-//     phi(m + d) - phi(m) = d ((m + y) R(m) + y^2 R[m, y]),   y = m + d.
-// In another panel, phi(y) - phi(m) is what it says unless it cancels; there, the way from m to y is cut at the edges.
+// A table (core/tabulated.h) as phi of one block of nodes: values, slopes, and exact differences phi(m + d) - phi(m).
 #pragma once
 
 #include <cstdint>
@@ -22,63 +13,9 @@
 
 namespace igb::inline IGB_ISA {
 
-// t in [-1, 1] along the panel; x is beyond its ends by rounding alone.
-IGB_HD double along_panel(double x, double low, double scale) {
-    double t = (x - low) * scale - 1.0;
-    t = t > 1.0 ? 1.0 : t;
-    return t < -1.0 ? -1.0 : t;
-}
-
-// R of int x S = x^2 R on a panel that touches zero (no other is held by_x): 2 R + x R' = S, solved from its last
-// coefficient on. side: 1 where the panel begins at zero, -1 where it ends there.
-inline void integrate_times_x(const double* s, double side, double* r) {
-    double here = 0.0, above = 0.0;  // coefficients k and k + 1 of R' (that of T_0 doubled)
-    for (int k = table_terms - 1; k >= 1; --k) {
-        r[k] = (s[k] - side * here - above) / (2.0 + k);
-        const double below = above + 2.0 * k * r[k];
-        above = here;
-        here = below;
-    }
-    r[0] = 0.5 * (s[0] - 0.5 * (side * here + above));
-}
-
-// phi(y) - phi(m) = (y - m) (at_zero (m + y) + (1 or, by_x, y^2) sum_k q_k T_k(t_y)), m and y in one panel: writes q_k
-// to q[k * stride] and returns at_zero.
-inline double expand_difference(const TableView& table, int panel, double m, double* q, int stride) {
-    const double* const c = table.series[1] + panel * table_terms;
-    const double low = table.edges[panel], scale = 2.0 / (table.edges[panel + 1] - low);
-    const bool by_x = table.by_x[1][panel] != 0;
-    double of[table_terms + 1] = {};  // F or R
-    if (by_x) {
-        integrate_times_x(c, low == 0.0 ? 1.0 : -1.0, of);
-    } else {
-        for (int k = 1; k <= table_terms; ++k) {
-            const double above = k + 1 < table_terms ? c[k + 1] : 0.0;
-            of[k] = (k == 1 ? c[0] - 0.5 * above : (c[k - 1] - above) / (2.0 * k));
-        }
-    }
-    const double t = along_panel(m, low, scale), unit = by_x ? scale : 1.0;
-    double b1 = 0.0, b2 = 0.0;
-    for (int k = table_terms; k >= 1; --k) {
-        const double b = of[k] + (2.0 * t * b1 - b2);
-        q[(k - 1) * stride] = (k == 1 ? b : 2.0 * b) * unit;
-        b2 = b1;
-        b1 = b;
-    }
-    return by_x ? of[0] + (t * b1 - b2) : 0.0;
-}
-
 // Lane by lane, sum_k c_k T_k(t): lane j of coefficient k is c[k * node_block + j].
 IGB_HD double sum_lane(const double* c, int j, double t) {
-    constexpr int block = static_cast<int>(node_block);
-    const double twice = t + t;
-    double b1 = c[(table_terms - 1) * block + j], b2 = 0.0;
-    for (int k = table_terms - 2; k >= 1; --k) {
-        const double b = c[k * block + j] + (twice * b1 - b2);
-        b2 = b1;
-        b1 = b;
-    }
-    return c[j] + (t * b1 - b2);
+    return sum_chebyshev<static_cast<int>(node_block)>(c + j, t);
 }
 
 template <class T>
@@ -220,39 +157,10 @@ private:
             if (p == panel_[j]) continue;  // the last edge belongs to the last panel
             const double plain = value[i] - value_[j];
             const double lost = cancelled * (table_.largest[0][p] + table_.largest[0][panel_[j]]);
-            difference_[j] = absolute(plain) < lost ? walk(j, step[j], y[i], p, plain, lost) : plain;
+            difference_[j] =
+                absolute(plain) < lost ? rise_across(table_, m_[j], panel_[j], step[j], y[i], p, plain, lost) : plain;
             slope_[j] = slope[i];
         }
-    }
-
-    // From m to y edge by edge; `plain` is as good where phi goes up and down by more than `lost` on the way.
-    double walk(int j, double step, double y, int to, double plain, double lost) const {
-        const int way = to > panel_[j] ? 1 : -1;
-        double from = m_[j], sum = 0.0, length = 0.0;
-        for (int p = panel_[j]; p != to; p += way) {
-            const double edge = table_.edges[way > 0 ? p + 1 : p];
-            const double rise = rise_within(p, from, edge, edge - from), jump = way * jump_at(edge);
-            sum += rise + jump;
-            length += absolute(rise) + absolute(jump);
-            if (length > lost) return plain;
-            from = edge;
-        }
-        return sum + rise_within(to, from, y, step - (from - m_[j]));
-    }
-
-    double rise_within(int panel, double from, double to, double step) const {
-        double q[table_terms * block];
-        const double at_zero = expand_difference(table_, panel, from, q, block);
-        const double low = table_.edges[panel], t = along_panel(to, low, 2.0 / (table_.edges[panel + 1] - low));
-        const double weight = table_.by_x[1][panel] != 0 ? to * to : 1.0;
-        return step * (at_zero * (from + to) + weight * sum_lane(q, 0, t));
-    }
-
-    double jump_at(double edge) const {
-        for (int k = 0; k < table_.kink_count; ++k) {
-            if (table_.kinks[k] == edge) return table_.jumps[k];
-        }
-        return 0.0;
     }
 };
 

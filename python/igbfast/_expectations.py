@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,7 +13,10 @@ from .activations import Activation
 from .ensemble import Ensemble
 from .pools import Pool
 
-__all__ = ["Expectations", "Singles", "Splits", "of_ensemble"]
+if TYPE_CHECKING:
+    from .gpu._device import Device
+
+__all__ = ["Expectations", "Singles", "Splits", "of_ensemble", "one_device"]
 
 FloatArray = NDArray[np.float64]
 
@@ -46,6 +49,8 @@ class Expectations:
 
     activation: Activation
     pool: Pool | None = None
+    device: Device | None = None
+    """The GPU that integrates, or None: the CPU."""
 
     @property
     def takes_extremes(self) -> bool:
@@ -64,6 +69,9 @@ class Expectations:
     def single(self, q: ArrayLike) -> Singles:
         """At every variance q."""
         flat, shape = _flat(q)
+        if self.device is not None:
+            rows = self._on_device("single", flat)
+            return Singles(*(rows[:, i].reshape(shape) for i in range(4)))
         kind, size = self.pooled
         rows = _core.single_moments(phi=self.phi(_largest(flat)), pool=kind, size=size, q=flat)
         return Singles(*(rows[:, i].reshape(shape) for i in range(4)))
@@ -72,6 +80,9 @@ class Expectations:
         """At every covariance sigma_mu2 and variance sigma_mu2 + sigma_y2."""
         centre, shape = _flat(sigma_mu2)
         around, _ = _flat(sigma_y2)
+        if self.device is not None:
+            rows = self._on_device("split", centre, around)
+            return Splits(rows[:, 0].reshape(shape), rows[:, 1].reshape(shape))
         kind, size = self.pooled
         phi = self.phi(_largest(centre + around))
         rows = _core.split_moments(phi=phi, pool=kind, size=size, sigma_mu2=centre, sigma_y2=around)
@@ -82,6 +93,9 @@ class Expectations:
         first, second, correlation = np.broadcast_arrays(
             *(np.asarray(x, np.float64) for x in (q_a, q_b, c)),
         )
+        if self.device is not None:
+            flat = (np.ascontiguousarray(x).ravel() for x in (first, second, correlation))
+            return self._on_device("pair", derivative, *flat).reshape(first.shape)
         kind, size = self.pooled
         found = _core.moments(
             phi=self.phi(max(_largest(first), _largest(second))),
@@ -93,6 +107,27 @@ class Expectations:
             c=correlation.ravel(),
         )
         return found.reshape(first.shape)
+
+    def _on_device(self, name: str, *args: Any) -> FloatArray:
+        """One of the functions of gpu/theory.py, of arrays and in arrays of NumPy's."""
+        from .gpu import theory
+
+        assert self.device is not None
+        tensors = (theory.tensor_on(self.device, x) if isinstance(x, np.ndarray) else x for x in args)
+        found: FloatArray = getattr(theory, name)(self.device, self, *tensors).cpu().numpy()
+        return found
+
+
+def one_device(device: object) -> Device | None:
+    """The GPU that is asked for; None for the CPU."""
+    from .gpu import _device
+
+    if _device.is_cpu(device):
+        return None
+    found = _device.find(device)
+    if len(found) > 1:
+        raise ValueError(f"device must be 'cpu' or one GPU here, got {device!r}, which is {len(found)}")
+    return found[0]
 
 
 def of_ensemble(ens: Ensemble) -> Expectations:

@@ -1,22 +1,39 @@
 """What inputs a caller may give: a number of Gaussian ones, an array in memory or on disk, or chunks one by one.
 
 All are found right or refused here, a slice of some MiB at a time, and reach the compiled core as C-contiguous float32
-or float64 of shape (n, features). Nothing large is copied whole.
+or float64 of shape (n, features). Nothing large is copied whole. Arrays that lie on a GPU stay there: gpu/_inputs.py.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import _checks, _memory
 
-__all__ = ["Chunks", "Gaussian", "Given", "Inputs", "Piece", "as_inputs", "as_labels", "label_dtype"]
+if TYPE_CHECKING:
+    from .gpu._device import Device
+
+__all__ = [
+    "MEAN_SQUARES",
+    "Chunks",
+    "Gaussian",
+    "Given",
+    "Inputs",
+    "Piece",
+    "as_inputs",
+    "as_labels",
+    "checked_rows",
+    "described",
+    "label_dtype",
+    "on_gpu",
+    "require_shape",
+]
 
 MAX_INPUTS = 2**31
 
@@ -25,7 +42,7 @@ _PIECE_ROWS, _LEAST_ROWS, _PIECE_BYTES = 4096, 256, 64 * 2**20
 _SMALL = 64 * 2**20  # bytes that may be converted at once
 
 # The squares of a network's numbers have to stay inside the range of its arithmetic, for some layers at least.
-_MEAN_SQUARES = {"float32": (1e-30, 1e30), "float64": (1e-280, 1e280)}
+MEAN_SQUARES = {"float32": (1e-30, 1e30), "float64": (1e-280, 1e280)}
 
 label_dtype = np.int32
 
@@ -53,16 +70,10 @@ class Given:
     def __init__(
         self, source: Any, normalize: bool = False, description: str = "given", dtype: str = "float64"
     ) -> None:
-        shape = tuple(int(size) for size in source.shape)
-        if len(shape) < 2 or shape[0] < 2 or 0 in shape:
-            raise ValueError(
-                f"inputs must be a number, or an array of shape (n, features) with n >= 2 and features >= 1, "
-                f"got an array of shape {shape}"
-            )
+        self.count, self.features = require_shape(source)
         _require_real(source.dtype, "inputs")
         self.source, self.normalize, self.dtype = source, normalize, dtype
-        self.description = _described(description, normalize)
-        self.count, self.features = shape[0], int(np.prod(shape[1:], dtype=np.int64))
+        self.description = described(description, normalize)
         self.mean_square = max(_mean_square(piece) for piece in self.slices())
 
     @property
@@ -98,6 +109,23 @@ class Given:
         """All inputs, some at a time, checked."""
         yield from _slices(self.source, self.features, self.normalize, "", self.dtype)
 
+    @property
+    def tensor_bytes(self) -> int:
+        """What `tensor` takes."""
+        return self.count * self.features * _converted_size(self.source.dtype)
+
+    def tensor(self, device: Device) -> Any:
+        """All inputs as a tensor of PyTorch's on that device, (n, features), float32 or float64."""
+        import torch
+
+        kind = torch.float32 if _converted_size(self.source.dtype) == 4 else torch.float64
+        rows = torch.empty(self.count, self.features, dtype=kind, device=device.torch)
+        begin = 0
+        for piece in self.slices():
+            rows[begin : begin + len(piece)] = torch.from_numpy(piece if piece.flags.writeable else piece.copy())
+            begin += len(piece)
+        return rows
+
 
 @dataclass
 class Chunks:
@@ -115,6 +143,8 @@ class Chunks:
     """One array for all inputs."""
     dtype: str = "float64"
     """Of the arithmetic that is to take them."""
+    from_gpu: bool = False
+    """Whether chunks may lie on a GPU; they go through this machine's memory."""
     count: int = 0
     """Inputs seen so far, in the last pass."""
     features: int = 0
@@ -131,7 +161,7 @@ class Chunks:
     @property
     def description(self) -> str:
         """What they are, as the attribute `input_data` says it."""
-        return _described("given in chunks", self.normalize)
+        return described("given in chunks", self.normalize)
 
     @property
     def piece_rows(self) -> int:
@@ -197,7 +227,7 @@ class Chunks:
     def _checked(self) -> Iterator[Piece]:
         """Slices of the chunks, converted, and each found right."""
         for number, chunk in enumerate(self.source):
-            inputs, labels = _taken_apart(chunk, number)
+            inputs, labels = _taken_apart(chunk, number, self.from_gpu)
             features = int(np.prod(inputs.shape[1:], dtype=np.int64))
             if number == 0:
                 self.features = features
@@ -236,18 +266,33 @@ Inputs = Gaussian | Given | Chunks
 
 
 def as_inputs(
-    inputs: object, normalize: bool = False, classes: int = 0, labels: object = None, dtype: str = "float64"
+    inputs: object,
+    normalize: bool = False,
+    classes: int = 0,
+    labels: object = None,
+    dtype: str = "float64",
+    devices: Sequence[Device] = (),
 ) -> tuple[Inputs, NDArray[np.int32] | None]:
     """What a caller gave as inputs and labels, checked as far as it is there.
 
     classes: 0 where no labels are asked for; those that come along with chunks are then left aside.
     dtype: of the arithmetic that is to take the inputs, which must not leave its range.
+    devices: the GPUs that are to take the inputs; none: the CPU.
     """
     _refuse(inputs, "inputs", "a number of inputs or an array of shape (n, features)")
+    if devices:
+        labels = _on_host(labels) if on_gpu(labels) else labels
     if _is_chunks(inputs):
         _refuse_pair(inputs)
         given = None if labels is None else as_labels(labels, classes, None)
-        return Chunks(inputs, normalize, classes, given, dtype), None  # type: ignore[arg-type]
+        return Chunks(inputs, normalize, classes, given, dtype, bool(devices)), None  # type: ignore[arg-type]
+    if devices:
+        from .gpu._inputs import Resident, lies_on
+
+        if lies_on(inputs, devices):
+            resident = Resident(inputs, devices, normalize, dtype=dtype)
+            return resident, None if labels is None else as_labels(labels, classes, resident.count)
+    _refuse_of_gpu(inputs, "inputs")
     source = _as_array(inputs)
     if source is None:
         found: Inputs = Gaussian(_input_count(inputs))
@@ -299,7 +344,38 @@ def _is_chunk(value: object) -> bool:
 
 
 def _is_array(value: object) -> bool:
-    return hasattr(value, "__array__") or hasattr(value, "__array_interface__") or _is_lazy(value)
+    known = ("__array__", "__array_interface__", "__dlpack__", "__cuda_array_interface__")
+    return any(hasattr(value, name) for name in known) or _is_lazy(value)
+
+
+def on_gpu(value: object) -> bool:
+    """Whether it is an array in the memory of a GPU: PyTorch's, CuPy's, JAX's, Numba's."""
+    where = getattr(value, "__dlpack_device__", None)
+    if where is None:
+        return hasattr(value, "__cuda_array_interface__")
+    try:
+        return where()[0] in _DLPACK_CUDA
+    except (TypeError, ValueError, RuntimeError, BufferError):  # a class, or memory that nobody can share
+        return False
+
+
+_DLPACK_CUDA = (2, 13)  # memory of a GPU, and managed memory
+
+
+def _on_host(array: Any) -> NDArray[Any]:
+    """A copy in this machine's memory of what lies on a GPU."""
+    from .gpu._inputs import as_tensor
+
+    copy: NDArray[Any] = as_tensor(array).cpu().numpy()
+    return copy
+
+
+def _refuse_of_gpu(value: object, name: str) -> None:
+    if on_gpu(value):
+        raise TypeError(
+            f"{name} must lie in this machine's memory for device='cpu', got a {type(value).__name__} on a GPU: use "
+            "device='cuda', or copy it to the CPU"
+        )
 
 
 def _is_lazy(value: object) -> bool:
@@ -314,12 +390,19 @@ def _as_array(inputs: object) -> Any:
     if _is_lazy(inputs):
         return inputs if getattr(inputs, "shape", ()) else None
     try:
-        array = np.asarray(inputs)
+        array = _asarray(inputs)
     except ValueError:  # rows of unequal length
         raise ValueError("inputs must be a number or an array of shape (n, features), got rows that differ") from None
     except (TypeError, RuntimeError) as error:  # tensors that are not in this memory, or belong to a graph
         raise TypeError(f"inputs cannot be read as an array: {error}") from None
     return array if array.ndim else None
+
+
+def _asarray(value: Any) -> NDArray[Any]:
+    """Of all that says how it lies in memory, without a copy."""
+    only_dlpack = hasattr(value, "__dlpack__") and not hasattr(value, "__array__")
+    array: NDArray[Any] = np.from_dlpack(value) if only_dlpack else np.asarray(value)
+    return array
 
 
 def _refuse(value: object, name: str, allowed: str) -> None:
@@ -355,15 +438,18 @@ def _input_count(inputs: object) -> int:
         ) from None
 
 
-def _taken_apart(chunk: object, number: int) -> tuple[Any, object]:
+def _taken_apart(chunk: object, number: int, from_gpu: bool) -> tuple[Any, object]:
     """Inputs and labels (or None) of one chunk: an array, or a pair of both as data loaders give it."""
     labels: object = None
     if _is_chunk(chunk) and isinstance(chunk, (list, tuple)):
         chunk, labels = chunk if len(chunk) == 2 else (chunk[0], None)
     name = f"chunk {number} of inputs"
     _refuse(chunk, name, "an array of shape (n, features)")
+    if from_gpu:
+        chunk, labels = (_on_host(part) if on_gpu(part) else part for part in (chunk, labels))
+    _refuse_of_gpu(chunk, name)
     try:
-        array: Any = chunk if _is_lazy(chunk) else np.asarray(chunk)
+        array: Any = chunk if _is_lazy(chunk) else _asarray(chunk)
     except (ValueError, TypeError, RuntimeError) as error:
         raise TypeError(f"{name} cannot be read as an array of shape (n, features): {error}") from None
     shape = tuple(array.shape)
@@ -389,8 +475,13 @@ def _slices(source: Any, features: int, normalize: bool, where: str, dtype: str)
     for begin in range(0, source.shape[0], rows):
         piece = np.asarray(source[begin : begin + rows])
         piece = _floats(piece.reshape(len(piece), features))
-        _require_finite(piece, begin, where)
-        yield _normalized(piece, begin, where) if normalize else _bounded(piece, begin, where, dtype)
+        yield checked_rows(piece, begin, where, normalize, dtype)
+
+
+def checked_rows(piece: NDArray[Any], begin: int, where: str, normalize: bool, dtype: str) -> NDArray[Any]:
+    """Rows that numbers from `begin` on name, found finite and in range, or scaled."""
+    _require_finite(piece, begin, where)
+    return _normalized(piece, begin, where) if normalize else _bounded(piece, begin, where, dtype)
 
 
 def _piece_rows(features: int) -> int:
@@ -406,6 +497,17 @@ def _floats(piece: NDArray[Any]) -> NDArray[Any]:
     kind = np.float32 if _converted_size(piece.dtype) == 4 else np.float64
     with np.errstate(over="ignore"):  # of numbers longer than a double
         return np.require(piece, kind, ["C", "A"])
+
+
+def require_shape(source: Any) -> tuple[int, int]:
+    """Number of inputs and features of an array, where further dimensions count as features."""
+    shape = tuple(int(size) for size in source.shape)
+    if len(shape) < 2 or shape[0] < 2 or 0 in shape:
+        raise ValueError(
+            f"inputs must be a number, or an array of shape (n, features) with n >= 2 and features >= 1, "
+            f"got an array of shape {shape}"
+        )
+    return shape[0], int(np.prod(shape[1:], dtype=np.int64))
 
 
 def _require_real(dtype: Any, name: str) -> None:
@@ -430,7 +532,7 @@ def _bounded(piece: NDArray[Any], begin: int, where: str, dtype: str) -> NDArray
     if allowed.all():
         return piece
     row = int(np.argmin(allowed))
-    low, high = _MEAN_SQUARES[dtype]
+    low, high = MEAN_SQUARES[dtype]
     remedy = "rescale them, or use normalize=True"
     if dtype != "float64" and _inside(squares[row], "float64"):
         remedy += " or dtype='float64'"
@@ -441,7 +543,7 @@ def _bounded(piece: NDArray[Any], begin: int, where: str, dtype: str) -> NDArray
 
 
 def _inside(squares: Any, dtype: str) -> NDArray[np.bool_]:
-    low, high = _MEAN_SQUARES[dtype]
+    low, high = MEAN_SQUARES[dtype]
     return np.asarray((squares >= low) & (squares <= high))
 
 
@@ -484,5 +586,6 @@ def _part(piece: Piece, begin: int, end: int) -> Piece:
     return Piece(piece.inputs[begin:end], None if piece.labels is None else piece.labels[begin:end])
 
 
-def _described(what: str, normalize: bool) -> str:
+def described(what: str, normalize: bool) -> str:
+    """The attribute `input_data`."""
     return f"{what}, each scaled to |x|^2 / features = 1" if normalize else what

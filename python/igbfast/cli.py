@@ -25,6 +25,7 @@ from . import __version__, _checks, _saving, _tables, cli_training, config, plot
 from ._formulas import FORMULAS
 from .ensemble import WEIGHTS, Ensemble
 from .fixed_points import fixed_point
+from .gpu._device import DeviceError
 from .phases import phase_diagram
 from .pools import AvgPool, MaxPool, MinPool, Pool
 from .validation import Validation
@@ -144,6 +145,22 @@ Dtype = Annotated[
         rich_help_panel=_RUN,
     ),
 ]
+Device = Annotated[
+    str,
+    typer.Option(
+        metavar="cpu|cuda|cuda:N|cuda:all",
+        help="Run on the CPU or on GPUs, which share the networks; several by their numbers, as in cuda:0,cuda:2.",
+        rich_help_panel=_RUN,
+    ),
+]
+Products = Annotated[
+    str,
+    typer.Option(
+        metavar="full|tf32|bfloat16",
+        help="How GPUs multiply large float32 matrices: tensor cores are faster and round to 11 or 8 bits.",
+        rich_help_panel=_RUN,
+    ),
+]
 Threads = Annotated[
     int | None,
     typer.Option(
@@ -214,6 +231,8 @@ def validate_command(
     seed: Seed = 0,
     method: Method = "auto",
     dtype: Dtype = "float32",
+    device: Device = "cpu",
+    products: Products = "full",
     threads: Threads = None,
     output: Output = None,
     figure: Annotated[
@@ -249,6 +268,8 @@ def validate_command(
                 seed=seed,
                 method=method,
                 dtype=dtype,
+                device=_devices(device),
+                products=products,
                 progress=False if quiet else None,
             )
             _print_validation(result, quiet)
@@ -339,6 +360,7 @@ def phase_command(
         "igbfast simulate tanh --sigma-w2 1.76 --sigma-b2 0.05",
         "igbfast simulate relu --sigma-w2 2 --width 1000000 --depth 20 --output relu.nc",
         "igbfast simulate tanh --sigma-w2 0.9 --sigma-b2 0.05 --dtype float64 --networks 16",
+        "igbfast simulate tanh --sigma-w2 1.76 --sigma-b2 0.05 --networks 64 --device cuda --products tf32",
         "igbfast simulate gelu --sigma-w2 2 --pool max:2 --weights orthogonal --gradients cross_entropy --output g.nc",
     ),
 )
@@ -362,6 +384,8 @@ def simulate_command(
     seed: Seed = 0,
     method: Method = "auto",
     dtype: Dtype = "float32",
+    device: Device = "cpu",
+    products: Products = "full",
     gradients: Annotated[
         str | None,
         typer.Option(
@@ -400,6 +424,8 @@ def simulate_command(
             seed=seed,
             method=method,
             dtype=dtype,
+            device=_devices(device),
+            products=products,
             per_node=per_node,
             gradients=gradients,
             classes=classes,
@@ -417,7 +443,7 @@ cli_training.register(app)
 
 @app.command("info")
 def info_command() -> None:
-    """What was built and what was found: versions, instruction set, BLAS, threads, CUDA."""
+    """What was built and what was found: versions, instruction set, BLAS, threads, CUDA, driver and GPUs."""
     with _one_line_errors():
         config.show_config()
 
@@ -507,6 +533,11 @@ def _check_figure(
             raise ValueError("--heat needs --figure, the file for the figure")
 
 
+def _devices(text: str) -> str | list[str]:
+    """One device, or those between commas."""
+    return text.split(",") if "," in text else text
+
+
 def _use_threads(threads: int | None) -> None:
     if threads is not None:
         config.set_num_threads(_checks.integer("threads", threads, 1, config.MAX_THREADS))
@@ -561,7 +592,7 @@ def _one_line_errors() -> Iterator[None]:
             raise typer.Exit(INTERRUPTED) from None
         except BrokenPipeError:
             raise
-        except ValueError as error:
+        except (ValueError, DeviceError) as error:
             _complain(str(error))
             raise typer.Exit(BAD_USAGE) from None
         except (OSError, MemoryError) as error:

@@ -6,6 +6,7 @@ import platform
 from typing import Any
 
 from . import _checks, _core
+from .gpu import _device
 
 __all__ = ["get_num_threads", "set_num_threads", "show_config"]
 
@@ -24,7 +25,8 @@ def show_config(mode: str = "stdout") -> dict[str, Any] | None:
     -------
     dict or None
         Versions of igbfast, Python, NumPy and xarray; platform; compiler; build type; instruction set in use and those
-        available; BLAS; OpenMP; threads; whether the CUDA half was built.
+        available; BLAS; OpenMP; threads; CUDA: whether it was built, with which version and for which GPUs, the driver,
+        the GPUs that are there, and what keeps `device="cuda"` from working, if anything does.
 
     Raises
     ------
@@ -109,5 +111,5 @@ def _configuration() -> dict[str, Any]:
         "BLAS": built["blas"],
         "OpenMP": built["openmp"],
         "threads": built["threads"],
-        "CUDA built": built["cuda"],
+        **_device.describe(),
     }

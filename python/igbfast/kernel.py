@@ -7,18 +7,25 @@ from K_ab = sigma_w2 x_a . x_b / features + sigma_b2 in layer 1. The compiled co
 
 from __future__ import annotations
 
+import functools
+import math
+import sys
 import warnings
 from collections.abc import Iterable, Sequence
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
-from . import _checks, _core, _memory
+from . import _checks, _core, _inputs, _memory
 from ._expectations import of_ensemble
 from ._progress import Step, progress_bar
 from .ensemble import Ensemble, as_ensemble
+from .gpu import _device
+
+if TYPE_CHECKING:
+    from .gpu._device import Device
 
 __all__ = ["kernel"]
 
@@ -48,6 +55,7 @@ def kernel(
     *,
     layers: Iterable[int] | None = None,
     progress: bool | None = None,
+    device: Any = "cpu",
 ) -> xr.Dataset: ...
 @overload
 def kernel(
@@ -57,6 +65,7 @@ def kernel(
     depth: int,
     layers: Iterable[int] | None = None,
     progress: bool | None = None,
+    device: Any = "cpu",
 ) -> xr.Dataset: ...
 def kernel(
     ens: Ensemble,
@@ -66,6 +75,7 @@ def kernel(
     inputs: ArrayLike | None = None,
     layers: Iterable[int] | None = None,
     progress: bool | None = None,
+    device: Any = "cpu",
 ) -> xr.Dataset:
     """Covariance of real inputs at infinite width, and sigma_mu2, sigma_y2 and gamma over that data set.
 
@@ -87,6 +97,10 @@ def kernel(
         Layers, 1 to `depth`, whose covariance is kept; the last one alone if not given.
     progress : bool, optional
         Whether to show a progress bar on the error stream; None: if that is a terminal and the call lasts.
+    device : str or torch.device, optional
+        `"cuda"` or `"cuda:1"`: the pairs are taken from layer to layer on that GPU, with the same numbers up to
+        rounding. `k0` and `inputs` may then be arrays that are there, of PyTorch's or any that speak DLPack, and need
+        not come to the host; the results do. What is integrated pair by pair (see the notes) is so on the CPU.
 
     Returns
     -------
@@ -100,6 +114,8 @@ def kernel(
     ValueError, TypeError
         If an argument is out of range or of the wrong type, `k0` is no covariance, or the matrices do not fit into
         memory; before any work.
+    RuntimeError
+        With a GPU, if something that it takes is missing.
 
     Warns
     -----
@@ -134,24 +150,26 @@ def kernel(
     True
     """
     ens = as_ensemble(ens)
-    data = _checked_data(k0, inputs)
+    gpu = _checked_device(device)
+    data = _checked_data(k0, inputs, gpu)
     depth = _checks.integer("depth", depth, 1, MAX_DEPTH)
     kept = [depth] if layers is None else _checked_layers(layers, depth)
-    _require_memory("k0" if inputs is None else "inputs", len(next(iter(data.values()))), len(kept))
+    _require_memory("k0" if inputs is None else "inputs", len(next(iter(data.values()))), len(kept), gpu)
     _require_scale(ens, data)
     with progress_bar(f"kernel {ens.activation}", progress) as step:
-        columns, covariances = _computed(ens, data, depth, kept, step)
+        columns, covariances = _computed(ens, data, depth, kept, step, gpu)
     _warn_of_lost_layers(columns, depth)
-    return _labelled(ens, data, columns, covariances, None if layers is None else kept)
+    dataset = _labelled(ens, data, columns, covariances, None if layers is None else kept)
+    return dataset if gpu is None else dataset.assign_attrs(device=gpu.name)
 
 
 def _computed(
-    ens: Ensemble, data: dict[str, FloatArray], depth: int, kept: Sequence[int], step: Step
+    ens: Ensemble, data: dict[str, Any], depth: int, kept: Sequence[int], step: Step, gpu: Device | None
 ) -> tuple[dict[str, FloatArray], list[FloatArray]]:
     """The columns over layers, and the covariances of the layers to keep."""
     expect = of_ensemble(ens)
     kind, size = expect.pooled
-    state = _core.CovarianceMap(
+    state = _covariance_map(gpu)(
         **data,
         pool=kind,
         size=size,
@@ -176,9 +194,18 @@ def _computed(
     return state.columns(), covariances
 
 
+def _covariance_map(gpu: Device | None) -> Any:
+    """The class that holds the pairs."""
+    if gpu is None:
+        return _core.CovarianceMap
+    from .gpu.covariance import CovarianceMap
+
+    return functools.partial(CovarianceMap, gpu)
+
+
 def _labelled(
     ens: Ensemble,
-    data: dict[str, FloatArray],
+    data: dict[str, Any],
     columns: dict[str, FloatArray],
     covariances: list[FloatArray],
     kept: list[int] | None,
@@ -233,81 +260,132 @@ def _warn_of_lost_layers(columns: dict[str, FloatArray], depth: int) -> None:
 # ---- Arguments -------------------------------------------------------------------------------------------------------
 
 
-def _checked_data(k0: ArrayLike | None, inputs: ArrayLike | None) -> dict[str, FloatArray]:
+# Arrays are NumPy's, or with a GPU PyTorch's, which the same lines check there.
+
+
+def _checked_device(device: Any) -> Device | None:
+    """The GPU asked for; None: the CPU."""
+    if _device.is_cpu(device):
+        return None
+    found = _device.find(device)
+    if len(found) > 1:
+        raise ValueError(f"device must be one GPU for kernel, got {_device.named(found)}")
+    return found[0]
+
+
+def _checked_data(k0: ArrayLike | None, inputs: ArrayLike | None, gpu: Device | None) -> dict[str, Any]:
     """`k0` or `inputs`, under its name."""
     if (k0 is None) == (inputs is None):
         raise TypeError(f"kernel takes either k0 or inputs, got {'neither' if k0 is None else 'both'}")
     if k0 is None:
-        return {"inputs": _checked_inputs(inputs)}
-    return {"k0": _checked_covariance(k0)}
+        return {"inputs": _checked_inputs(inputs, gpu)}
+    return {"k0": _checked_covariance(k0, gpu)}
 
 
-def _matrix(name: str, values: Any, what: str) -> tuple[FloatArray, float]:
+def _matrix(name: str, values: Any, what: str, gpu: Device | None) -> tuple[Any, float]:
     """A matrix of finite numbers with two rows or more, and the rounding unit of the numbers that were given."""
+    array, unit = _real_on_host(name, values, what) if gpu is None else _real_on_gpu(name, values, what, gpu)
+    if array.ndim != 2 or array.shape[0] < 2 or array.shape[1] < 1:
+        raise ValueError(f"{name} must be {what}, got an array of shape {tuple(array.shape)}")
+    if not bool((abs(array) < math.inf).all()):
+        whole = _on_host(array)
+        _checks.all_allowed(name, whole, np.isfinite(whole), "finite")
+    return array, max(unit, float(np.finfo(np.float64).eps))
+
+
+def _real_on_host(name: str, values: Any, what: str) -> tuple[FloatArray, float]:
+    _inputs._refuse_of_gpu(values, name)
     try:
         given = np.asarray(values)
     except ValueError:  # rows of unequal length
         raise ValueError(f"{name} must be {what}, got rows that differ in length") from None
     unit = float(np.finfo(given.dtype).eps) if given.dtype.kind == "f" else 0.0
     array = _checks.real_array(name, given).astype(np.float64, copy=False)
-    if array.ndim != 2 or array.shape[0] < 2 or array.shape[1] < 1:
-        raise ValueError(f"{name} must be {what}, got an array of shape {array.shape}")
-    _checks.all_allowed(name, array, np.isfinite(array), "finite")
-    return np.ascontiguousarray(array), max(unit, float(np.finfo(np.float64).eps))
+    return np.ascontiguousarray(array), unit
 
 
-def _checked_inputs(inputs: Any) -> FloatArray:
-    array, _ = _matrix("inputs", inputs, "an array of shape (n, features) with n >= 2 and features >= 1")
-    with np.errstate(over="ignore"):
-        norms = np.einsum("ij,ij->i", array, array)
+def _real_on_gpu(name: str, values: Any, what: str, gpu: Device) -> tuple[Any, float]:
+    import torch
+
+    from .gpu._inputs import as_tensor, lies_on
+
+    if not lies_on(values, [gpu]):
+        array, unit = _real_on_host(name, values, what)
+        return torch.tensor(array, device=gpu.torch), unit
+    given = as_tensor(values)
+    if given.is_complex() or given.dtype == torch.bool:
+        raise TypeError(f"{name} must be real numbers, got dtype {given.dtype}")
+    unit = float(torch.finfo(given.dtype).eps) if given.is_floating_point() else 0.0
+    return given.to(gpu.torch, torch.float64).contiguous(), unit
+
+
+def _module_of(array: Any) -> Any:
+    """numpy or torch."""
+    return np if isinstance(array, np.ndarray) else sys.modules["torch"]
+
+
+def _on_host(array: Any) -> FloatArray:
+    return np.asarray(array if isinstance(array, np.ndarray) else array.cpu().numpy())
+
+
+def _checked_inputs(inputs: Any, gpu: Device | None) -> Any:
+    array, _ = _matrix("inputs", inputs, "an array of shape (n, features) with n >= 2 and features >= 1", gpu)
+    norms = _squares(array)
     if not np.isfinite(norms).all():
         row = int(np.argmin(np.isfinite(norms)))
         raise ValueError(f"inputs must have a finite mean square, but that of row {row} overflows: rescale them")
     return array
 
 
-def _checked_covariance(k0: Any) -> FloatArray:
-    array, unit = _matrix("k0", k0, "a square matrix with two rows or more")
+def _squares(array: Any) -> FloatArray:
+    """Of the length of every row."""
+    with np.errstate(over="ignore"):
+        return _on_host(_module_of(array).einsum("ij,ij->i", array, array))
+
+
+def _checked_covariance(k0: Any, gpu: Device | None) -> Any:
+    array, unit = _matrix("k0", k0, "a square matrix with two rows or more", gpu)
     count = len(array)
     if array.shape[1] != count:
-        raise ValueError(f"k0 must be a square matrix, got shape {array.shape}; give inputs as inputs=")
-    variances = array.diagonal()
+        raise ValueError(f"k0 must be a square matrix, got shape {tuple(array.shape)}; give inputs as inputs=")
+    variances = _on_host(array.diagonal())
     if (variances < 0.0).any():
         at = int(np.argmax(variances < 0.0))
         raise ValueError(f"k0 must not be negative on its diagonal, got {variances[at]} at index {(at, at)}")
     largest = float(variances.max())
     tolerance = 8.0 * count**0.5 * unit
-    asymmetry = np.abs(array - array.T)
-    if asymmetry.max() > tolerance * largest:
-        at_row, at_column = np.unravel_index(int(asymmetry.argmax()), array.shape)
+    asymmetry = abs(array - array.T)
+    worst = float(asymmetry.max())
+    if worst > tolerance * largest:
+        row, column = divmod(int(asymmetry.argmax()), count)
         raise ValueError(
-            f"k0 must be symmetric, but k0[{at_row}, {at_column}] and its mirror image differ by "
-            f"{asymmetry.max():.3g}, the most of all"
+            f"k0 must be symmetric, but k0[{row}, {column}] and its mirror image differ by {worst:.3g}, the most of all"
         )
     del asymmetry
     _require_correlations(array, tolerance)
     _require_positive(array, largest * (tolerance + 4.0 * count * unit))
-    return array if np.array_equal(array, array.T) else 0.5 * (array + array.T)
+    return array if worst == 0.0 else 0.5 * (array + array.T)
 
 
-def _require_correlations(array: FloatArray, tolerance: float) -> None:
-    roots = np.sqrt(array.diagonal())
-    excess = np.abs(array) - (1.0 + tolerance) * np.outer(roots, roots)
-    if (excess > 0.0).any():
-        row, column = (int(i) for i in np.unravel_index(int(excess.argmax()), array.shape))
+def _require_correlations(array: Any, tolerance: float) -> None:
+    roots = array.diagonal() ** 0.5
+    excess = abs(array) - (1.0 + tolerance) * (roots[:, None] * roots)
+    if float(excess.max()) > 0.0:
+        row, column = divmod(int(excess.argmax()), len(array))
         raise ValueError(
-            f"k0 must be positive semidefinite, but k0[{row}, {column}] = {array[row, column]} is larger than the "
-            f"variances {array[row, row]} and {array[column, column]} of the two inputs allow"
+            f"k0 must be positive semidefinite, but k0[{row}, {column}] = {float(array[row, column])} is larger than "
+            f"the variances {float(array[row, row])} and {float(array[column, column])} of the two inputs allow"
         )
 
 
-def _require_positive(array: FloatArray, tolerance: float) -> None:
-    lifted = array.copy()
-    lifted[np.diag_indices(len(array))] += max(tolerance, float(np.finfo(np.float64).tiny))
+def _require_positive(array: Any, tolerance: float) -> None:
+    xp = _module_of(array)
+    lifted, diagonal = array + 0.0, xp.arange(len(array))
+    lifted[diagonal, diagonal] += max(tolerance, float(np.finfo(np.float64).tiny))
     try:
-        np.linalg.cholesky(lifted)
-    except np.linalg.LinAlgError:
-        lowest = float(np.linalg.eigvalsh(array)[0])
+        xp.linalg.cholesky(lifted)
+    except xp.linalg.LinAlgError:
+        lowest = float(xp.linalg.eigvalsh(array)[0])
         raise ValueError(f"k0 must be positive semidefinite, but has the eigenvalue {lowest:.3g}") from None
 
 
@@ -320,7 +398,7 @@ def _checked_layers(layers: Iterable[int], depth: int) -> list[int]:
     return kept
 
 
-def _require_memory(name: str, count: int, matrices: int) -> None:
+def _require_memory(name: str, count: int, matrices: int, gpu: Device | None) -> None:
     needed = _core.covariance_memory(inputs=count) + 8.0 * count**2 * (matrices + (1 if matrices > 1 else 0))
     available = _memory.available_memory()
     if available is not None and needed > available:
@@ -329,12 +407,21 @@ def _require_memory(name: str, count: int, matrices: int) -> None:
             f"{name} of {count:,} inputs, with {matrices:,} matrices to keep, needs about {_memory.gib(needed)} "
             f"of memory, but {_memory.gib(available)} are available: use {fewer}"
         )
+    if gpu is None:
+        return
+    from .gpu.covariance import device_memory
+
+    if device_memory(count) > gpu.free_memory():
+        raise ValueError(
+            f"{name} of {count:,} inputs needs about {_memory.gib(device_memory(count))} of the GPU's memory, but "
+            f"{_memory.gib(gpu.free_memory())} are available: use fewer inputs"
+        )
 
 
-def _require_scale(ens: Ensemble, data: dict[str, FloatArray]) -> None:
+def _require_scale(ens: Ensemble, data: dict[str, Any]) -> None:
     """That layer 1 is in the range of double, and has no zero for LayerNorm to divide by."""
     name, array = next(iter(data.items()))
-    variances = array.diagonal() if name == "k0" else np.einsum("ij,ij->i", array, array) / array.shape[1]
+    variances = _on_host(array.diagonal()) if name == "k0" else _squares(array) / array.shape[1]
     with np.errstate(over="ignore"):
         first = ens.sigma_w2 * variances + ens.sigma_b2
     if not np.isfinite(first).all():

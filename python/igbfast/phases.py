@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from . import _checks, _core
 from ._correlation import CorrelationMap
 from ._correlation_grid import attracting_correlations
-from ._expectations import Expectations, FloatArray, Singles
+from ._expectations import Expectations, FloatArray, Singles, one_device
 from ._roots import bracketed_roots
 from ._variance import FAR, FEW, PER_DECADE, Homogeneous, VarianceMap, is_one
 from .activations import Activation, as_activation
@@ -287,6 +287,7 @@ def phase_diagram(
     pool: Pool | None = None,
     residual: float | None = None,
     layernorm: bool = False,
+    device: object = "cpu",
 ) -> xr.Dataset:
     """Where deep networks end, for every pair of weight and bias variances, and the lines between the phases.
 
@@ -304,6 +305,10 @@ def phase_diagram(
         Branch ratio of residual networks.
     layernorm : bool, optional
         Whether the activation sees y divided by its root mean square.
+    device : str or torch.device, optional
+        "cpu", or "cuda", "cuda:1", ...: the GPU that works out the expectations, in float64; roots are bracketed on the
+        CPU, all points of the diagram at once. Worth it for diagrams of some thousand points or more whose activation
+        is tanh or a table. Not with `MaxPool` and `MinPool`.
 
     Returns
     -------
@@ -341,7 +346,14 @@ def phase_diagram(
     w, b = _axis("sigma_w2", sigma_w2, "positive"), _axis("sigma_b2", sigma_b2, "zero or positive")
     # The corner of the grid stands for the rest: what is not of its axes.
     corner = Ensemble(activation, float(w[0]), float(b[0]), pool=pool, residual=residual, layernorm=layernorm)
-    variance = VarianceMap(Expectations(corner.activation, corner.pool))
+    expect = Expectations(corner.activation, corner.pool)
+    gpu = one_device(device)
+    if gpu is not None:
+        from .gpu import theory
+
+        theory.require_support(expect)
+        expect = Expectations(corner.activation, corner.pool, gpu)
+    variance = VarianceMap(expect)
     if corner.residual is not None:
         columns = _residual_points(variance, corner.residual, corner.layernorm, *_mesh(w, b))
         lines = _no_lines(b)

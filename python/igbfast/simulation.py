@@ -1,7 +1,8 @@
 """Random networks of finite width, run forward and, if asked, backward; every layer measured.
 
 y^(l) = W x^(l-1) + b, x^(l) = phi(y^(l)), with whatever pool, residual branch or LayerNorm the ensemble has. The
-compiled core does the work; here arguments are checked, the engine is chosen and the numbers are labelled.
+compiled core does the work, or gpu/simulate.py; here arguments are checked, the engine is chosen and the numbers are
+labelled.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -21,6 +22,10 @@ from ._expectations import of_ensemble
 from ._inputs import Chunks, Gaussian, Given, Inputs, Piece, as_inputs
 from ._progress import Step, progress_bar, silent
 from .ensemble import Ensemble, as_simulated
+from .gpu import _device
+
+if TYPE_CHECKING:
+    from .gpu._device import Device
 
 __all__ = ["network_mean", "simulate"]
 
@@ -33,6 +38,7 @@ MAX_CLASSES = 2**20
 
 _METHODS = ("auto", "direct", "gram")
 _DTYPES = ("float32", "float64")
+_PRODUCTS = ("full", "tf32", "bfloat16")
 _GRAM_WEIGHTS = ("gaussian", "orthogonal")
 _LOSSES = ("readout", "cross_entropy")
 
@@ -99,6 +105,11 @@ class Request:
     classes: int = 10
     labels: NDArray[np.int32] | None = None
     distributions: bool = False
+    devices: tuple[Device, ...] = ()
+    """The GPUs that share the networks; none: the CPU."""
+    products: str = "full"
+    streamed: bool = False
+    """Whether a given array reaches the GPUs piece by piece, because they have no room for all of it."""
 
     @property
     def count(self) -> int:
@@ -118,7 +129,12 @@ class Request:
 
     @property
     def memory(self) -> int:
-        """Estimated peak memory in bytes, results included; without what inputs in chunks take besides one piece."""
+        """Estimated peak memory in bytes, results included; without what inputs in chunks take besides one piece.
+
+        Of this machine: what GPUs need of their own is gpu/simulate.py's to know.
+        """
+        if self.devices:
+            return self._result_bytes
         if self.in_pieces:
             beside = _NODE_RECORD * self.networks * self.depth * self.width
         else:
@@ -128,6 +144,13 @@ class Request:
         return beside + int(
             _core.simulate_memory(method=method, inputs=inputs, features=self.features, **self.core_settings)
         )
+
+    @property
+    def _result_bytes(self) -> int:
+        """What is returned, and once more while the parts of it are joined."""
+        of_layer = 2 * len(MEASURED) + (2 * self.width if self.per_node else 0)
+        of_layer += self.count if self.gradients is not None else 0
+        return 2 * 8 * self.networks * (self.depth * of_layer + self.count)
 
     @property
     def core_settings(self) -> dict[str, Any]:
@@ -155,8 +178,9 @@ class Request:
     @property
     def in_pieces(self) -> bool:
         """Whether the inputs reach the core piece by piece."""
-        many = isinstance(self.inputs, Given) and not self.inputs.small
-        return isinstance(self.inputs, Chunks) or (many and self.method != "gram")
+        if self.devices or isinstance(self.inputs, Chunks):
+            return self.streamed or isinstance(self.inputs, Chunks)
+        return isinstance(self.inputs, Given) and not self.inputs.small and self.method != "gram"
 
 
 def simulate(
@@ -169,6 +193,8 @@ def simulate(
     seed: int = 0,
     method: str = "auto",
     dtype: DTypeLike = "float32",
+    device: Any = "cpu",
+    products: str = "full",
     per_node: bool = False,
     gradients: str | None = None,
     classes: int = 10,
@@ -179,7 +205,8 @@ def simulate(
 ) -> xr.Dataset:
     """Draw random networks of finite width and measure every layer.
 
-    The same seed gives the same numbers to the last bit for any number of threads. Ctrl-C stops a long call.
+    The same seed gives the same numbers to the last bit for any number of threads, and on a GPU the same up to
+    rounding. Ctrl-C stops a long call.
 
     Parameters
     ----------
@@ -194,7 +221,9 @@ def simulate(
         are, in memory or mapped from a file, and other real types are converted some MiB at a time; more than two
         dimensions count as features; |x|^2 / features is 0, or 1e-30 to 1e30 (float64: 1e-280 to 1e280). A list of
         arrays, a generator, a data loader: the chunks of one large array, each with its labels beside it if it is a
-        pair (inputs, labels); by `direct` they need not fit into memory.
+        pair (inputs, labels); by `direct` they need not fit into memory. With `device="cuda"` also an array that is on
+        a GPU (a tensor of PyTorch's, CuPy's, whatever has `__dlpack__` or `__cuda_array_interface__`), which is taken
+        where it lies.
     networks : int, optional
         How many independent networks; 16 or more make an error bar that a verdict can rest on.
     seed : int, optional
@@ -207,6 +236,13 @@ def simulate(
         the attribute `method` of the result says which.
     dtype : {"float32", "float64"}, optional
         Arithmetic of the layers; sums are always float64.
+    device : str, torch.device or sequence of these, optional
+        `cpu`, or NVIDIA GPUs: `cuda`, the one that PyTorch takes; `cuda:1`; `cuda:all`, or a sequence, which share the
+        networks. See docs/install.md.
+    products : {"full", "tf32", "bfloat16"}, optional
+        How GPUs multiply large float32 matrices: in float32, or faster on tensor cores, with operands rounded to 11 or
+        8 significant bits; sums are float32. After 20 layers gamma was off by up to 1 % (`tf32`) or 4 % (`bfloat16`),
+        q by 0.1 % or 2 %, where a network of width 512 scatters by 7 %: docs/gpu.md.
     per_node : bool, optional
         Whether to keep what belongs to single nodes and inputs as well: centre `mu` and variance `var` of every node;
         the class `guess` of every input, and its `gradient_input` (and `label`) if gradients are asked for.
@@ -248,6 +284,8 @@ def simulate(
     ValueError, TypeError
         If an argument is out of range or of the wrong type, or the run does not fit into memory; before any work,
         except for what is wrong in a later chunk of inputs.
+    RuntimeError
+        If a GPU is asked for and cannot be used: the message says what is missing, and what to do.
 
     Warns
     -----
@@ -284,6 +322,8 @@ def simulate(
             labels,
             distributions,
             normalize,
+            device,
+            products,
         )
     )
     with progress_bar(f"simulate {ens.activation}, width {request.width:,}", progress) as step:
@@ -398,6 +438,8 @@ def checked(
     labels: ArrayLike | None = None,
     distributions: bool = False,
     normalize: bool = False,
+    device: Any = "cpu",
+    products: str = "full",
 ) -> Request:
     """The arguments of `simulate`, each found right or refused."""
     ens = as_simulated(ens)
@@ -412,35 +454,47 @@ def checked(
         "gradients": None if gradients is None else _checks.choice("gradients", gradients, _LOSSES),
         "classes": _checks.integer("classes", classes, 2, MAX_CLASSES),
         "distributions": _checks.flag("distributions", distributions),
+        "products": _checked_products(products, device, dtype),
+        "devices": () if _device.is_cpu(device) else tuple(_device.find(device)),
     }
     with_labels = gradients == "cross_entropy"
     if labels is not None and not with_labels:
         raise ValueError(f"labels are for gradients='cross_entropy', got labels with gradients={gradients!r}")
     normalize = _checks.flag("normalize", normalize)
-    found, given = as_inputs(inputs, normalize, settings["classes"] if with_labels else 0, labels, settings["dtype"])
+    of_labels = settings["classes"] if with_labels else 0
+    found, given = as_inputs(inputs, normalize, of_labels, labels, settings["dtype"], settings["devices"])
     return Request(ens, inputs=found, labels=given, **settings)
 
 
 def fitted(request: Request) -> Request:
     """The request with its engine chosen, once it is known to fit into memory."""
+    if request.method == "gram" and isinstance(request.inputs, Chunks):
+        inputs, labels = request.inputs.gathered()
+        request = replace(request, inputs=inputs, labels=labels)
     available = _memory.available_memory()
-    if request.method != "auto":
-        if request.method == "gram" and isinstance(request.inputs, Chunks):
-            inputs, labels = request.inputs.gathered()
-            request, available = replace(request, inputs=inputs, labels=labels), _memory.available_memory()
+    if request.devices:
+        from .gpu.simulate import fitted as fitted_on_gpus
+
         _require_memory(request, available)
-        return request
-    candidates = [replace(request, method="direct")]
-    at_once = isinstance(request.inputs, Gaussian) or (isinstance(request.inputs, Given) and request.inputs.small)
-    # With fewer nodes than inputs the Gram matrix is singular, and never cheaper.
-    if at_once and request.count <= request.width and request.ens.weights in _GRAM_WEIGHTS:
-        candidates.append(replace(request, method="gram"))
-    candidates.sort(key=lambda candidate: candidate.cost)
+        return fitted_on_gpus(_candidates(request))
+    candidates = _candidates(request)
     for candidate in candidates:
         if available is None or candidate.memory <= available:
             return candidate
     _require_memory(candidates[0], available)
     return candidates[0]
+
+
+def _candidates(request: Request) -> list[Request]:
+    """With each engine that can be asked for this, the cheapest first."""
+    if request.method != "auto":
+        return [request]
+    candidates = [replace(request, method="direct")]
+    at_once = isinstance(request.inputs, Gaussian) or (isinstance(request.inputs, Given) and request.inputs.small)
+    # With fewer nodes than inputs the Gram matrix is singular, and never cheaper.
+    if at_once and request.count <= request.width and request.ens.weights in _GRAM_WEIGHTS:
+        candidates.append(replace(request, method="gram"))
+    return sorted(candidates, key=lambda candidate: candidate.cost)
 
 
 def run(request: Request, step: Step, first_network: int = 0) -> dict[str, Any]:
@@ -456,6 +510,10 @@ def run(request: Request, step: Step, first_network: int = 0) -> dict[str, Any]:
 
 
 def _run_with(phi: _core.Phi, request: Request, step: Step, first_network: int) -> dict[str, Any]:
+    if request.devices:
+        from .gpu.simulate import run as run_on_gpus
+
+        return run_on_gpus(request, phi, step, first_network)
     settings = {"phi": phi, "first_network": first_network, **request.core_settings}
     if not request.in_pieces:
         inputs = request.inputs.whole() if isinstance(request.inputs, Given) else request.count
@@ -464,12 +522,12 @@ def _run_with(phi: _core.Phi, request: Request, step: Step, first_network: int) 
             inputs=inputs, labels=request.labels, method=request.method, callback=callback, **settings
         )
     stream = _core.DirectStream(features=request.features, **settings)
-    for piece, progress in _pieces(request, step):
+    for piece, progress in pieces(request, step):
         stream.take(piece.inputs, labels=piece.labels, callback=progress)
     return stream.finish()
 
 
-def _pieces(request: Request, step: Step) -> Iterator[tuple[Piece, Step]]:
+def pieces(request: Request, step: Step) -> Iterator[tuple[Piece, Step]]:
     """The inputs piece by piece, each with its share of the progress where the end is known."""
     if isinstance(request.inputs, Chunks):
         for piece in request.inputs.pieces():
@@ -549,6 +607,7 @@ def attributes(request: Request) -> dict[str, Any]:
     if request.gradients == "cross_entropy":
         labels_came = request.labels is not None or (isinstance(request.inputs, Chunks) and request.inputs.with_labels)
         gradients["labels"] = "given" if labels_came else "random"
+    on_gpu = {"device": _device.named(request.devices), "products": request.products} if request.devices else {}
     return {
         "activation": str(request.ens.activation),
         "sigma_w2": request.ens.sigma_w2,
@@ -565,6 +624,7 @@ def attributes(request: Request) -> dict[str, Any]:
         "seed": request.seed,
         "method": request.method,
         "dtype": request.dtype,
+        **on_gpu,
         "igbfast_version": str(_core.config()["version"]),
     }
 
@@ -648,6 +708,17 @@ def _checked_dtype(dtype: DTypeLike) -> str:
         return _checks.choice("dtype", np.dtype(dtype).name, _DTYPES)
     except TypeError:
         return _checks.choice("dtype", dtype, _DTYPES)
+
+
+def _checked_products(products: str, device: Any, dtype: DTypeLike) -> str:
+    products = _checks.choice("products", products, _PRODUCTS)
+    if products != "full" and _device.is_cpu(device):
+        raise ValueError(f"products must be 'full' for device='cpu', which has no tensor cores, got {products!r}")
+    if products != "full" and _checked_dtype(dtype) != "float32":
+        raise ValueError(
+            f"products must be 'full' for dtype='float64', got {products!r}, which rounds float32 products"
+        )
+    return products
 
 
 def _checked_width(ens: Ensemble, width: int) -> int:

@@ -180,6 +180,8 @@ def validate(
     seed: int = 0,
     method: str = "auto",
     dtype: DTypeLike = "float32",
+    device: Any = "cpu",
+    products: str = "full",
     progress: bool | None = None,
 ) -> Validation:
     """Simulate independent networks and hold every layer against the mean-field theory.
@@ -199,7 +201,7 @@ def validate(
         Independent networks, at least 2; a verdict takes 16.
     inputs : int, optional
         Number of independent Gaussian inputs, for which q^(0) = 1 and c^(0) = 0 as the theory has it.
-    seed, method, dtype, progress : optional
+    seed, method, dtype, device, products, progress : optional
         As for `simulate`.
 
     Returns
@@ -210,6 +212,8 @@ def validate(
     ------
     ValueError, TypeError
         If an argument is out of range or of the wrong type, or the run does not fit into memory; before any work.
+    RuntimeError
+        If a GPU is asked for and cannot be used.
 
     Warns
     -----
@@ -228,7 +232,7 @@ def validate(
     >>> igb.validate(ens, width=300, depth=5, networks=16, inputs=20).passed
     True
     """
-    requests = _requests(ens, width, depth, networks, inputs, seed, method, dtype)
+    requests = _requests(ens, width, depth, networks, inputs, seed, method, dtype, device, products)
     wide = requests[0]
     with progress_bar(f"validate {ens.activation}, width {wide.width:,}", progress) as step:
         runs = _run_all(requests, step)
@@ -346,12 +350,22 @@ class _Comparison:
 
 
 def _requests(
-    ens: Ensemble, width: int, depth: int, networks: int, inputs: int, seed: int, method: str, dtype: DTypeLike
+    ens: Ensemble,
+    width: int,
+    depth: int,
+    networks: int,
+    inputs: int,
+    seed: int,
+    method: str,
+    dtype: DTypeLike,
+    device: Any = "cpu",
+    products: str = "full",
 ) -> list[Request]:
     """The run itself, and the narrower ones that tell what the finite width does."""
     width = _checks.integer("width", width, _LEAST_WIDTH, simulation.MAX_WIDTH)
     networks = _checks.integer("networks", networks, 2, _MAX_NETWORKS)
-    wide = simulation.checked(ens, width, depth, inputs, networks, seed, method, dtype)
+    on = {"device": device, "products": products}
+    wide = simulation.checked(ens, width, depth, inputs, networks, seed, method, dtype, **on)
     given = wide.inputs
     if not isinstance(given, Gaussian):
         got = f"an array of shape {given.count, given.features}" if isinstance(given, Given) else "chunks of inputs"

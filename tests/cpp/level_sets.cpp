@@ -1,5 +1,5 @@
-// Pools of functions that rise and fall, where sanitizers look on: every instruction set, variances and distances between
-// inputs from the smallest to the largest. tests/test_pools_general.py holds the values against closed forms.
+// Pools of functions that rise and fall, where sanitizers look on: every instruction set, variances and distances
+// between inputs from the smallest to the largest. tests/test_pools_general.py holds the values against closed forms.
 #include <cmath>
 #include <memory>
 #include <numbers>

@@ -1,6 +1,6 @@
-// Gaussian expectations of tables, where sanitizers look on: every instruction set, variances and distances between inputs
-// from the smallest to the largest, pools of both kinds. tests/test_expectations.py holds the values against high
-// precision.
+// Gaussian expectations of tables, where sanitizers look on: every instruction set, variances and distances between
+// inputs from the smallest to the largest, pools of both kinds. tests/test_expectations.py holds the values against
+// high precision.
 #include "cpu/table.h"
 
 #include <cmath>

@@ -1,7 +1,8 @@
 // Gaussian expectations that are known in closed form: piecewise linear activations (the arc-cosine kernel of Cho and
 // Saul, 2009) and erf (the arc-sine kernel of Williams, 1998), written so that nothing cancels:
 //
-//     phi(x) = a x + (1 - a) max(x, 0):  E[phi(u) phi(v)] = sqrt(q_aa q_bb) ((1 + a^2) c / 2 + (1 - a)^2 J(t) / (2 pi)),
+//     phi(x) = a x + (1 - a) max(x, 0):  E[phi(u) phi(v)] = sqrt(q_aa q_bb) ((1 + a^2) c / 2 + (1 - a)^2 J(t) / (2
+// pi)),
 //                                        J(t) = sin t - t cos t,  cos t = c
 //     phi(x) = erf(x):                   E[phi(u) phi(v)] = (2 / pi) asin(2 q_ab / sqrt((1 + 2 q_aa) (1 + 2 q_bb)))
 //
@@ -11,8 +12,8 @@
 #include <cmath>
 
 #include "core/config.h"
+#include "core/gaussian_moments.h"
 #include "core/quadrature.h"
-#include "cpu/kernels.h"
 
 namespace igb::inline IGB_ISA {
 
