@@ -337,19 +337,28 @@ def measure(device: Any, size: Size, output: Path | None) -> list[Row]:
     return rows
 
 
+def kernels_for_the_host(folder: Path) -> Any:
+    """The module _cuda_host in that folder; None if there is none."""
+    for path in sorted(folder.glob("_cuda_host*.so")):
+        spec = importlib.util.spec_from_file_location("_cuda_host", path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+    return None
+
+
 def on_host(folder: Path) -> Any:
     """A device of the host's memory, with the kernels compiled for the host; device="cuda" is it from now on."""
     import torch
 
     from igbfast.gpu import _device
 
-    (path,) = folder.glob("_cuda_host*.so")
-    spec = importlib.util.spec_from_file_location("_cuda_host", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    device = _device.Device(torch.device("cpu"), module)
+    kernels = kernels_for_the_host(folder)
+    if kernels is None:
+        sys.exit(f"no kernels compiled for the host in {folder}: `make test` builds them")
+    device = _device.Device(torch.device("cpu"), kernels)
     _device.find = lambda _: [device]  # type: ignore[assignment]
     return device
 

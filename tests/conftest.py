@@ -1,6 +1,5 @@
 """What all tests share: the two flagship ensembles, figures without a screen, plain text from the command line."""
 
-import importlib.util
 import os
 import signal
 from pathlib import Path
@@ -51,16 +50,13 @@ def on_host(monkeypatch: pytest.MonkeyPatch, host_device: Any) -> Any:
 
 def compiled_for_the_host() -> Any:
     """The module _cuda_host; `make test` builds it, and IGBFAST_HOST_KERNELS names the folder that holds it."""
+    from bench.gpu_check import kernels_for_the_host
+
     folder = Path(os.environ.get("IGBFAST_HOST_KERNELS", Path(__file__).parents[1] / "build/host-kernels/tests/cuda"))
-    found = sorted(folder.glob("_cuda_host*.so"))
-    if not found:
+    kernels = kernels_for_the_host(folder)
+    if kernels is None:
         pytest.skip(f"no kernels compiled for the host in {folder}: `make test` builds them")
-    spec = importlib.util.spec_from_file_location("_cuda_host", found[0])
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return kernels
 
 
 @pytest.fixture(autouse=True)
